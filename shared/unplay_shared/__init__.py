@@ -1,0 +1,1 @@
+"""What host and device share; the same bytes on CPython and MicroPython."""
