@@ -1,0 +1,81 @@
+"""Ways to run unplay on a case: whole files as a user would, or single stages on arrays."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from cases import Case, Signal, read_if_there
+from numpy.typing import NDArray
+from scoring import NOT_FOUND, Outcome
+from unplay.removal.plan import Removal, remove
+
+import unplay
+from unplay.errors import UnplayError
+from unplay.removal.alignment import align, aligned_reference
+from unplay.removal.warp import warp
+
+Cleaner = Callable[[Case, str], Outcome]
+
+
+def clean_files(case: Case, method: str) -> Outcome:
+    """From file to file through the public function."""
+    exit_code, drift_ppm, note = 0, None, ""
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "near_end.wav"
+        started = time.perf_counter()
+        try:
+            drift_ppm = unplay.clean(
+                case.reference_path, case.recording_path, target, method=method
+            ).drift_ppm
+        except UnplayError as error:
+            exit_code, note = error.exit_code, str(error)
+        seconds = time.perf_counter() - started
+        return Outcome(read_if_there(target), seconds, exit_code, drift_ppm, note)
+
+
+def clean_arrays(case: Case, method: str) -> Outcome:
+    """Alignment and removal in one block, without files and without the refusals of the file level."""
+    started = time.perf_counter()
+    alignment = align(case.reference, case.recording, case.sample_rate_hz)
+    if not alignment.found:
+        return Outcome(None, time.perf_counter() - started, NOT_FOUND, note=alignment.reason)
+    x = aligned_reference(case.reference, alignment, 0, len(case.recording))
+    removal = remove(x, case.recording, case.sample_rate_hz, method=method)
+    seconds = time.perf_counter() - started
+    return Outcome(as_signal(removal.near_end), seconds, drift_ppm=alignment.drift_ppm, note=stages(removal))
+
+
+def clean_with_true_alignment(case: Case, method: str) -> Outcome:
+    """Removal alone: the reference is put where the case says that it was played."""
+    started = time.perf_counter()
+    removal = remove(truly_aligned(case), case.recording, case.sample_rate_hz, method=method)
+    seconds = time.perf_counter() - started
+    return Outcome(as_signal(removal.near_end), seconds, note=stages(removal))
+
+
+def truly_aligned(case: Case) -> Signal:
+    """By playback_offset_s and drift_ppm; by the measured delay where nobody knows them."""
+    offset_s, drift_ppm = case.facts.get("playback_offset_s"), case.facts.get("drift_ppm")
+    if offset_s is None or drift_ppm is None:
+        return case.reference_from(case.first_arrival_s)
+    since_start = np.arange(len(case.recording)) - offset_s * case.sample_rate_hz
+    return as_signal(warp(case.reference, since_start * (1 + drift_ppm * 1e-6)))
+
+
+def as_signal(x: NDArray[np.floating]) -> Signal:
+    return x.astype(np.float64)
+
+
+def stages(removal: Removal) -> str:
+    return ", ".join(stage.name for stage in removal.stages if stage.used)
+
+
+CLEANERS: dict[str, Cleaner] = {
+    "files": clean_files,
+    "plan": clean_arrays,
+    "true-alignment": clean_with_true_alignment,
+}
