@@ -1,0 +1,529 @@
+"""From files to files: find the reference in a recording, take it out, write what is left.
+
+A recording is cleaned in overlapping blocks that fade into each other, so that its length does not
+matter; each block starts from what the one before it learnt.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import shlex
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import unplay
+from unplay.audio import (
+    AudioFormat,
+    AudioReader,
+    AudioWriter,
+    Samples,
+    divide,
+    is_same_file,
+    load_mono,
+    sha256_of,
+    write_whole,
+)
+from unplay.errors import BadInputError, NotConfidentError, ReferenceAbsentError, UnplayError
+
+if TYPE_CHECKING:
+    from unplay.removal.alignment import Alignment
+    from unplay.removal.plan import Removal
+
+METHODS = ("auto", "subtract", "spectral", "match", "fir")
+
+LOG_SCHEMA_VERSION = 1
+
+ALIGNMENT_RATE_HZ = 16_000
+"""The reference is looked for at this rate or the recording's own, whichever is lower."""
+
+SHORTEST_S = 0.5
+"""Less sound than this cannot be told from chance."""
+
+BLOCK_S = 60.0
+CONTEXT_S = 1.5
+OVERLAP_S = 0.5
+EDGE_S = 0.02
+"""How long a block is at most; what is heard before it, so that what the room still holds is known; how
+long two fade into each other; how long the first fades in."""
+
+TAIL_S = 2.0
+"""How long a room may ring after the reference stops."""
+
+LEAD_S = 0.05
+"""How much earlier than its strongest arrival the reference may be heard."""
+
+CONFIDENT = 0.5
+
+Progress = Callable[[str, float], None]
+"""Called with what is being done and the share of the whole that is done, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A recording that was cleaned.
+
+    near_end, removed: the files written. stages: one entry for each stage the plan weighed, as in the
+    log. confidence: 0 to 1. warnings: sentences. log: all of it, as `--log` writes it.
+    """
+
+    near_end: Path
+    removed: Path | None
+    alignment: Alignment
+    stages: list[dict[str, Any]]
+    confidence: float
+    warnings: list[str]
+    log: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Recording samples [start, stop), of which the first and last few fade (n_fade_in, n_fade_out).
+
+    The n_context samples before it are worked on with it and not used.
+    """
+
+    start: int
+    stop: int
+    n_context: int
+    n_fade_in: int
+    n_fade_out: int
+
+    def window(self) -> Samples:
+        """Raised-cosine flanks, (stop − start, 1); those of two overlapping blocks add up to one."""
+        window = np.ones((self.stop - self.start, 1))
+        window[: self.n_fade_in, 0] = _rise(self.n_fade_in)
+        window[len(window) - self.n_fade_out :, 0] *= _rise(self.n_fade_out)[::-1]
+        return window
+
+
+def clean(
+    reference: str | Path,
+    recording: str | Path,
+    near_end: str | Path | None = None,
+    *,
+    removed: str | Path | None = None,
+    log: str | Path | None = None,
+    method: str = "auto",
+    strength: float = 1.0,
+    warp: bool = True,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Result:
+    """Take the sound of one file out of another.
+
+    reference: what was played. recording: what was recorded, every channel of which is cleaned.
+    near_end: where to write what is left (.wav or .flac); by default beside the recording, with
+    `_near_end` after its name. removed: where to write what was taken out; both add up to the
+    recording. log: where to write the JSON log. method: one of METHODS. strength: 0 (leave the
+    recording) to 1. warp=False leaves the drift of the two clocks alone. force=True writes over files.
+
+    Raises BadInputError, ReferenceAbsentError or NotConfidentError; then nothing is written but the log.
+    """
+    job = _Job(
+        Path(reference),
+        Path(recording),
+        _default_near_end(Path(recording)) if near_end is None else Path(near_end),
+        Path(removed) if removed is not None else None,
+        Path(log) if log is not None else None,
+        method,
+        strength,
+        warp,
+        progress or (lambda doing, share: None),
+    )
+    job.check(force)
+    return job.run()
+
+
+def align_files(reference: Path, recording: AudioReader, *, warp: bool) -> Alignment:
+    """Find the reference, in the loudest channel that has it. Positions are at the recording's rate."""
+    from unplay.removal.alignment import align
+
+    rate_hz = recording.format.sample_rate_hz
+    low_rate_hz = min(rate_hz, ALIGNMENT_RATE_HZ)
+    played = load_mono(reference, low_rate_hz)
+    alignment = None
+    for channel in np.argsort(-recording.survey.energies, kind="stable"):
+        if recording.survey.energies[channel] == 0:
+            continue
+        recorded = recording.mono(low_rate_hz, int(channel))
+        if np.array_equal(played, recorded):
+            raise BadInputError(
+                f"{reference} and {recording.path} hold the same sound, so nothing would be left; name what "
+                "was played first and what was recorded second."
+            )
+        found = align(played, recorded, low_rate_hz, follow_drift=warp)
+        if found.found:
+            return _at_rate(found, rate_hz / low_rate_hz, recording.format.n_samples)
+        alignment = alignment or found
+    assert alignment is not None, "a silent recording is refused before"
+    return alignment
+
+
+def blocks_of(alignment: Alignment, audio_format: AudioFormat) -> list[Block]:
+    """Equal blocks that cover all stretches with their reverberation, and nothing else."""
+    rate_hz, n_samples = audio_format.sample_rate_hz, audio_format.n_samples
+    blocks = []
+    for start, stop in _spans(alignment, rate_hz, n_samples):
+        n_blocks = max(1, math.ceil((stop - start) / (BLOCK_S * rate_hz)))
+        overlap = round(OVERLAP_S * rate_hz) if n_blocks > 1 else 0
+        edge = min(round(EDGE_S * rate_hz), (stop - start) // 2)
+        hop = (stop - start - overlap) / n_blocks
+        for k in range(n_blocks):
+            first, last = k == 0, k == n_blocks - 1
+            blocks.append(
+                Block(
+                    start + round(k * hop),
+                    stop if last else start + round((k + 1) * hop) + overlap,
+                    0 if first else round(CONTEXT_S * rate_hz),
+                    (edge if start > 0 else 0) if first else overlap,
+                    (edge if stop < n_samples else 0) if last else overlap,
+                )
+            )
+    return blocks
+
+
+@dataclass
+class _Job:
+    reference: Path
+    recording: Path
+    near_end: Path
+    removed: Path | None
+    log: Path | None
+    method: str
+    strength: float
+    warp: bool
+    progress: Progress
+
+    def check(self, force: bool) -> None:
+        if self.method not in METHODS:
+            raise BadInputError(f"There is no method {self.method!r}; choose one of {', '.join(METHODS)}.")
+        if not 0 <= self.strength <= 1:
+            raise BadInputError(f"The strength is {self.strength}, outside 0 to 1: choose one within.")
+        outputs = [path for path in (self.near_end, self.removed, self.log) if path is not None]
+        for k, output in enumerate(outputs):
+            if any(is_same_file(output, path) for path in (self.reference, self.recording)):
+                raise BadInputError(f"{output} would be written over an input: name another output.")
+            if any(is_same_file(output, other) for other in outputs[:k]):
+                raise BadInputError(f"{output} is named for two outputs: name one for each.")
+            if output.exists() and not force:
+                raise BadInputError(f"{output} exists already: name another output, or add --force.")
+
+    def run(self) -> Result:
+        self.progress("reading", 0.0)
+        with AudioReader(self.reference) as reader:
+            reference_format = reader.format
+            warnings = list(reader.warnings)
+            _check_length(reader)
+            if reader.survey.peak == 0:
+                raise BadInputError(
+                    f"{self.reference} is silent from end to end: name the file that was played."
+                )
+        with AudioReader(self.recording) as recording:
+            warnings += recording.warnings
+            _check_length(recording)
+            log = self._new_log(reference_format, recording)
+            log["warnings"] = warnings
+            try:
+                return self._remove(recording, log, warnings)
+            except UnplayError as error:
+                log["error"] = str(error)
+                if self.log is not None and not isinstance(error, BadInputError):
+                    write_whole(self.log, _json_bytes(log))
+                raise
+
+    def _remove(self, recording: AudioReader, log: dict[str, Any], warnings: list[str]) -> Result:
+        with contextlib.ExitStack() as outputs:
+            writers = [
+                outputs.enter_context(AudioWriter(path, recording.format))
+                for path in (self.near_end, self.removed)
+                if path is not None
+            ]
+            alignment = self._find(recording, log)
+            stages, confidence = self._clean_blocks(recording, alignment, writers, log)
+            for writer in writers:
+                writer.finish()
+        log["outputs"] = {
+            name: {"path": str(path), "sha256": sha256_of(path)}
+            for name, path in (("near_end", self.near_end), ("removed", self.removed))
+            if path is not None
+        }
+        if self.log is not None:
+            write_whole(self.log, _json_bytes(log))
+        self.progress("done", 1.0)
+        return Result(self.near_end, self.removed, alignment, stages, confidence, warnings, log)
+
+    def _find(self, recording: AudioReader, log: dict[str, Any]) -> Alignment:
+        self.progress("looking for the reference", 0.02)
+        if recording.survey.peak == 0:
+            raise ReferenceAbsentError(f"{self.recording} is silent from end to end: nothing can be in it.")
+        alignment = align_files(self.reference, recording, warp=self.warp)
+        log.update(_describe(alignment, recording.format))
+        if not alignment.found:
+            raise ReferenceAbsentError(
+                f"{self.reference} is not in {self.recording}: {alignment.reason}", alignment.evidence
+            )
+        return alignment
+
+    def _clean_blocks(
+        self, recording: AudioReader, alignment: Alignment, writers: list[AudioWriter], log: dict[str, Any]
+    ) -> tuple[list[dict[str, Any]], float]:
+        cleaner = _Cleaner(self, recording, alignment)
+        meter = _PowerPerSecond(recording.format)
+        for recorded, removed in cleaner.pieces():
+            parts = divide(recorded, removed, writers[0].bits)
+            for writer, part in zip(writers, parts, strict=False):
+                writer.write(part)
+            meter.add(parts[1])
+        log["stages"] = cleaner.stages
+        log["confidence"] = cleaner.confidence
+        log["removed_dbfs_per_s"] = meter.levels_dbfs()
+        if cleaner.confidence < CONFIDENT:
+            raise NotConfidentError(
+                f"{self.reference} is in {self.recording} but could not be removed with confidence "
+                f"({cleaner.confidence:.2f} of 1, {CONFIDENT} is needed); perhaps another version of it was "
+                "played: give the very file that was played.",
+                {"confidence": cleaner.confidence},
+            )
+        return cleaner.stages, cleaner.confidence
+
+    def _new_log(self, reference_format: AudioFormat, recording: AudioReader) -> dict[str, Any]:
+        return {
+            "schema_version": LOG_SCHEMA_VERSION,
+            "unplay_version": unplay.__version__,
+            "command": self._command(),
+            "settings": {"method": self.method, "strength": self.strength, "warp": self.warp},
+            "inputs": {
+                "reference": _describe_file(self.reference, reference_format),
+                "recording": _describe_file(self.recording, recording.format)
+                | {"n_clipped": recording.survey.n_clipped},
+            },
+            "found": False,
+        }
+
+    def _command(self) -> str:
+        words = ["unplay", "clean", str(self.reference), str(self.recording), "-o", str(self.near_end)]
+        for option, path in (("--removed", self.removed), ("--log", self.log)):
+            if path is not None:
+                words += [option, str(path)]
+        words += ["--method", self.method, "--strength", f"{self.strength:g}"]
+        return shlex.join(words if self.warp else [*words, "--no-warp"])
+
+
+class _Cleaner:
+    """Goes through a recording once; `stages` and `confidence` are complete when `pieces` ends."""
+
+    def __init__(self, job: _Job, recording: AudioReader, alignment: Alignment) -> None:
+        self._job = job
+        self._recording = recording
+        self._alignment = alignment
+        self._reference = load_mono(job.reference, recording.format.sample_rate_hz)
+        self._warm_starts: list[Any] = [None] * recording.format.n_channels
+        self._weight = self._weighted_confidence = 0.0
+        self.stages: list[dict[str, Any]] = []
+
+    @property
+    def confidence(self) -> float:
+        """Mean over blocks and channels, by their length; blocks below CONFIDENT count as zero."""
+        return round(self._weighted_confidence / self._weight, 4) if self._weight else 0.0
+
+    def pieces(self) -> Iterator[tuple[Samples, Samples]]:
+        """The recording and what is taken out of it, in order, without gaps, each (n, n_channels)."""
+        n_samples = self._recording.format.n_samples
+        blocks = blocks_of(self._alignment, self._recording.format)
+        position, rest = 0, np.zeros((0, self._recording.format.n_channels))
+        for block, following in zip(blocks, [*blocks[1:], None], strict=True):
+            yield from self._untouched(position, block.start)
+            recorded = self._recording.read(block.start - block.n_context, block.stop)
+            removed = self._take_out(block, recorded)[block.n_context :] * block.window()
+            recorded = recorded[block.n_context :]
+            removed[: len(rest)] += rest
+            n_whole = min(block.stop, following.start if following else n_samples) - block.start
+            rest = removed[n_whole:]
+            position = block.start + n_whole
+            yield recorded[:n_whole], removed[:n_whole]
+            self._job.progress("removing", 0.1 + 0.9 * block.stop / n_samples)
+        yield from self._untouched(position, n_samples)
+
+    def _untouched(self, start: int, stop: int) -> Iterator[tuple[Samples, Samples]]:
+        step = round(BLOCK_S * self._recording.format.sample_rate_hz)
+        for at in range(start, stop, step):
+            recorded = self._recording.read(at, min(at + step, stop))
+            yield recorded, np.zeros_like(recorded)
+
+    def _take_out(self, block: Block, recorded: Samples) -> Samples:
+        from unplay.removal.alignment import aligned_reference
+        from unplay.removal.plan import remove
+
+        start = block.start - block.n_context
+        aligned = aligned_reference(self._reference, self._alignment, start, block.stop)
+        removed = np.zeros_like(recorded)
+        for channel in range(recorded.shape[1]):
+            if not recorded[:, channel].any():
+                continue
+            removal = remove(
+                aligned,
+                recorded[:, channel],
+                self._recording.format.sample_rate_hz,
+                method=self._job.method,
+                strength=self._job.strength,
+                warm_start=self._warm_starts[channel],
+            )
+            self._warm_starts[channel] = removal.warm_start
+            self._account(block, channel, removal)
+            if removal.confidence >= CONFIDENT:
+                removed[:, channel] = recorded[:, channel] - removal.near_end
+        return removed
+
+    def _account(self, block: Block, channel: int, removal: Removal) -> None:
+        rate_hz = self._recording.format.sample_rate_hz
+        length = block.stop - block.start
+        self._weight += length
+        self._weighted_confidence += length * removal.confidence * (removal.confidence >= CONFIDENT)
+        self.stages += [
+            {
+                "start_s": block.start / rate_hz,
+                "stop_s": block.stop / rate_hz,
+                "channel": channel,
+                "name": stage.name,
+                "used": stage.used,
+                "effect_db": _number(stage.effect_db),
+                "reason": stage.reason,
+            }
+            for stage in removal.stages
+        ]
+
+
+class _PowerPerSecond:
+    """Mean power over all channels in each second of a stream."""
+
+    def __init__(self, audio_format: AudioFormat) -> None:
+        self._rate_hz = audio_format.sample_rate_hz
+        n_seconds = math.ceil(audio_format.n_samples / audio_format.sample_rate_hz)
+        self._energies = np.zeros(n_seconds)
+        self._n_values = np.zeros(n_seconds)
+        self._position = 0
+
+    def add(self, samples: Samples) -> None:
+        """The next samples (n, n_channels)."""
+        seconds = (self._position + np.arange(len(samples))) // self._rate_hz
+        powers = np.mean(samples**2, axis=1)
+        self._energies += np.bincount(seconds, powers, minlength=len(self._energies))
+        self._n_values += np.bincount(seconds, minlength=len(self._energies))
+        self._position += len(samples)
+
+    def levels_dbfs(self) -> list[float | None]:
+        """10·log10 of the mean power of each second, full scale being 1; None where there is none."""
+        with np.errstate(divide="ignore"):
+            levels = 10 * np.log10(self._energies / self._n_values)
+        return [round(float(level), 2) if np.isfinite(level) else None for level in levels]
+
+
+def _spans(alignment: Alignment, rate_hz: int, n_samples: int) -> list[tuple[int, int]]:
+    """The stretches with lead and reverberation, those that meet or touch joined."""
+    spans: list[tuple[int, int]] = []
+    for stretch in sorted(alignment.stretches, key=lambda stretch: stretch.start):
+        start = max(0, stretch.start - round(LEAD_S * rate_hz))
+        stop = min(n_samples, stretch.stop + round(TAIL_S * rate_hz))
+        if spans and start <= spans[-1][1]:
+            start, stop = spans[-1][0], max(stop, spans.pop()[1])
+        spans.append((start, stop))
+    return spans
+
+
+def _at_rate(alignment: Alignment, factor: float, n_samples: int) -> Alignment:
+    """The same alignment in samples of another rate."""
+    stretches = [
+        replace(
+            stretch,
+            start=round(stretch.start * factor),
+            stop=min(n_samples, round(stretch.stop * factor)),
+            knots=stretch.knots * factor,
+            positions=stretch.positions * factor,
+        )
+        for stretch in alignment.stretches
+    ]
+    return replace(alignment, stretches=tuple(stretches))
+
+
+def _describe(alignment: Alignment, audio_format: AudioFormat) -> dict[str, Any]:
+    """The entries of the log that say where the reference was found."""
+    rate_hz = audio_format.sample_rate_hz
+    if not alignment.found:
+        return {"found": False, "reason": alignment.reason, "evidence": _numbers(alignment.evidence)}
+    covered = [(stretch.start, stretch.stop) for stretch in alignment.stretches]
+    ends = [0, *(stop for _, stop in covered)]
+    starts = [*(start for start, _ in covered), audio_format.n_samples]
+    return {
+        "found": True,
+        "reason": alignment.reason,
+        "evidence": _numbers(alignment.evidence),
+        "delay_s": _number(alignment.delay_s),
+        "drift_ppm": _number(alignment.drift_ppm),
+        "drift_sigma_ppm": _number(alignment.drift_sigma_ppm),
+        "drift_track": [
+            {"time_s": _number(time_s), "drift_ppm": _number(ppm)} for time_s, ppm in alignment.drift_track
+        ],
+        "stretches": [
+            {
+                "start_s": stretch.start / rate_hz,
+                "stop_s": stretch.stop / rate_hz,
+                "reference_start_s": _number(float(stretch.position_at(stretch.start)) / rate_hz),
+                "drift_ppm": _number(stretch.drift_ppm),
+            }
+            for stretch in alignment.stretches
+        ],
+        "gaps": [
+            {"start_s": stop / rate_hz, "stop_s": start / rate_hz}
+            for stop, start in zip(ends, starts, strict=True)
+            if start > stop
+        ],
+    }
+
+
+def _describe_file(path: Path, audio_format: AudioFormat) -> dict[str, Any]:
+    return {
+        "path": str(path),
+        "sha256": sha256_of(path),
+        "sample_rate_hz": audio_format.sample_rate_hz,
+        "n_channels": audio_format.n_channels,
+        "n_samples": audio_format.n_samples,
+        "container": audio_format.container,
+        "subtype": audio_format.subtype,
+    }
+
+
+def _default_near_end(recording: Path) -> Path:
+    suffix = ".flac" if recording.suffix.lower() == ".flac" else ".wav"
+    return recording.with_name(f"{recording.stem}_near_end{suffix}")
+
+
+def _check_length(reader: AudioReader) -> None:
+    if reader.format.duration_s < SHORTEST_S:
+        raise BadInputError(
+            f"{reader.path} is {reader.format.duration_s:.2f} s long; at least {SHORTEST_S} s are needed: "
+            "give more of it."
+        )
+
+
+def _rise(n: int) -> NDArray[np.float64]:
+    return np.sin(np.pi / 2 * (np.arange(n) + 0.5) / max(n, 1)) ** 2
+
+
+def _number(value: float) -> float | None:
+    """Nine digits, which is what a computation repeats; None where there is no number."""
+    return float(f"{value:.9g}") if math.isfinite(value) else None
+
+
+def _numbers(values: dict[str, float]) -> dict[str, float | None]:
+    return {name: _number(value) for name, value in values.items()}
+
+
+def _json_bytes(log: dict[str, Any]) -> bytes:
+    return (json.dumps(log, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
