@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 from cases import Case, Signal, read_if_there
-from numpy.typing import NDArray
 from scoring import NOT_FOUND, Outcome
 from unplay.removal.plan import Removal, remove
 
@@ -28,9 +27,9 @@ def clean_files(case: Case, method: str) -> Outcome:
         target = Path(folder) / "near_end.wav"
         started = time.perf_counter()
         try:
-            drift_ppm = unplay.clean(
-                case.reference_path, case.recording_path, target, method=method
-            ).drift_ppm
+            result = unplay.clean(case.reference_path, case.recording_path, target, method=method)
+            drift_ppm = result.alignment.drift_ppm
+            note = named(stage["name"] for stage in result.stages if stage["used"])
         except UnplayError as error:
             exit_code, note = error.exit_code, str(error)
         seconds = time.perf_counter() - started
@@ -45,16 +44,14 @@ def clean_arrays(case: Case, method: str) -> Outcome:
         return Outcome(None, time.perf_counter() - started, NOT_FOUND, note=alignment.reason)
     x = aligned_reference(case.reference, alignment, 0, len(case.recording))
     removal = remove(x, case.recording, case.sample_rate_hz, method=method)
-    seconds = time.perf_counter() - started
-    return Outcome(as_signal(removal.near_end), seconds, drift_ppm=alignment.drift_ppm, note=stages(removal))
+    return outcome_of(removal, time.perf_counter() - started, alignment.drift_ppm)
 
 
 def clean_with_true_alignment(case: Case, method: str) -> Outcome:
     """Removal alone: the reference is put where the case says that it was played."""
     started = time.perf_counter()
     removal = remove(truly_aligned(case), case.recording, case.sample_rate_hz, method=method)
-    seconds = time.perf_counter() - started
-    return Outcome(as_signal(removal.near_end), seconds, note=stages(removal))
+    return outcome_of(removal, time.perf_counter() - started)
 
 
 def truly_aligned(case: Case) -> Signal:
@@ -63,15 +60,17 @@ def truly_aligned(case: Case) -> Signal:
     if offset_s is None or drift_ppm is None:
         return case.reference_from(case.first_arrival_s)
     since_start = np.arange(len(case.recording)) - offset_s * case.sample_rate_hz
-    return as_signal(warp(case.reference, since_start * (1 + drift_ppm * 1e-6)))
+    return warp(case.reference, since_start * (1 + drift_ppm * 1e-6)).astype(np.float64)
 
 
-def as_signal(x: NDArray[np.floating]) -> Signal:
-    return x.astype(np.float64)
+def outcome_of(removal: Removal, seconds: float, drift_ppm: float | None = None) -> Outcome:
+    note = named(stage.name for stage in removal.stages if stage.used)
+    return Outcome(removal.near_end.astype(np.float64), seconds, drift_ppm=drift_ppm, note=note)
 
 
-def stages(removal: Removal) -> str:
-    return ", ".join(stage.name for stage in removal.stages if stage.used)
+def named(stages: Iterable[str]) -> str:
+    """In the order of their first use, over all blocks."""
+    return ", ".join(dict.fromkeys(stages))
 
 
 CLEANERS: dict[str, Cleaner] = {
