@@ -17,8 +17,8 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from unplay.removal.drift import estimate_drift
-from unplay.removal.warp import warp
+from unplay.removal.clock import Stretch, on_recording_clock
+from unplay.removal.drift import refine
 
 ANALYSIS_RATE_HZ = 8000.0
 MAX_DRIFT_PPM = 500.0
@@ -31,31 +31,6 @@ _SEGMENT_S = 0.5
 _WINDOW_S = 8.0
 _BLOCK = 1 << 18
 _FOUND_SCORE = 9.0
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """A part of the recording in which the reference plays without a break.
-
-    The reference sounds in recording samples [start, stop). `knots` (K,) are recording samples and
-    `positions` (K,) the reference samples played there, K ≥ 2; in between the clock runs evenly.
-    """
-
-    start: int
-    stop: int
-    knots: NDArray[np.float64]
-    positions: NDArray[np.float64]
-
-    def position_at(self, n: NDArray[np.float64] | float) -> NDArray[np.float64]:
-        """Reference samples at recording samples n (any shape); the end pieces go on beyond the knots."""
-        k = np.clip(np.searchsorted(self.knots, n, side="right") - 1, 0, len(self.knots) - 2)
-        rate = np.diff(self.positions) / np.diff(self.knots)
-        return self.positions[k] + (np.asarray(n) - self.knots[k]) * rate[k]
-
-    @property
-    def drift_ppm(self) -> float:
-        """Mean drift from the first knot to the last."""
-        return float((self.positions[-1] - self.positions[0]) / (self.knots[-1] - self.knots[0]) - 1) * 1e6
 
 
 @dataclass(frozen=True)
@@ -137,14 +112,7 @@ def aligned_reference(
 
     Zero where it isn't playing. The echo path from here to the recording has its direct sound near lag 0.
     """
-    out = np.zeros(stop - start, np.result_type(reference.dtype, np.float32))
-    for stretch in alignment.stretches:
-        lo, hi = max(start, stretch.start), min(stop, stretch.stop)
-        if lo < hi:
-            out[lo - start : hi - start] = warp(
-                reference, stretch.position_at(np.arange(lo, hi, dtype=np.float64))
-            )
-    return out
+    return on_recording_clock(reference, alignment.stretches, start, stop)
 
 
 @dataclass(frozen=True)
@@ -208,7 +176,7 @@ def _search(x: NDArray[np.float32], d: NDArray[np.float32], rate: float) -> _Mat
 
 def _probe(x: NDArray[np.float32], d: NDArray[np.float32], start: int, rate: float) -> _Match:
     """The best match of one window of the recording, which starts at recording sample `start`."""
-    best, runner_up, sums, count = _Match(0, 0, 0, 0, 0), 0.0, 0.0, 0
+    sums, count = 0.0, 0
     tops: list[tuple[float, float, float]] = []
     for first, drift, score in _bank(x, d, rate):
         sums += float(np.sum(score**2))
@@ -274,12 +242,10 @@ def _follow(x: NDArray[np.float32], d: NDArray[np.float32], rate: float, line: _
     while True:
         span *= 2
         start, stop = max(full[0], int(line.time - span / 2)), min(full[1], int(line.time + span / 2))
-        n = np.arange(start, stop, dtype=np.float64)
-        estimate = estimate_drift(warp(x, line.position_at(n)), d[start:stop], rate)
-        centre = (start + stop) / 2
-        position = float(line.position_at(np.array([centre]))[0])
-        line = _Line(centre, position, (1 + line.drift) * (1 + estimate.drift_ppm * 1e-6) - 1)
-        sigma_ppm = estimate.sigma_ppm
+        ends = np.array([start, stop], np.float64)
+        track = refine(x, d, rate, [Stretch(start, stop, ends, line.position_at(ends))])
+        line = _Line(float(start), float(track.stretches[0].positions[0]), track.drift_ppm * 1e-6)
+        sigma_ppm = track.sigma_ppm
         if (start, stop) == full or stop - start < span / 2:
             break
     if abs(line.drift) * 1e6 < 2.5 * sigma_ppm + 0.005:
