@@ -49,6 +49,11 @@ class Case:
         return self.folder / "mic.wav"
 
     @property
+    def true_drift_ppm(self) -> float | None:
+        """Known where a program mixed the case; of a real one case.json has a rough slope of the delay."""
+        return None if self.facts["kind"] == "real" else self.facts["drift_ppm"]
+
+    @property
     def first_arrival_s(self) -> float:
         """When the microphone first hears the reference. 0 where it never does.
 

@@ -56,11 +56,10 @@ def clean_with_true_alignment(case: Case, method: str) -> Outcome:
 
 def truly_aligned(case: Case) -> Signal:
     """By playback_offset_s and drift_ppm; by the measured delay where nobody knows them."""
-    offset_s, drift_ppm = case.facts.get("playback_offset_s"), case.facts.get("drift_ppm")
-    if offset_s is None or drift_ppm is None:
+    if case.true_drift_ppm is None:
         return case.reference_from(case.first_arrival_s)
-    since_start = np.arange(len(case.recording)) - offset_s * case.sample_rate_hz
-    return warp(case.reference, since_start * (1 + drift_ppm * 1e-6)).astype(np.float64)
+    since_start = np.arange(len(case.recording)) - case.facts["playback_offset_s"] * case.sample_rate_hz
+    return warp(case.reference, since_start * (1 + case.true_drift_ppm * 1e-6)).astype(np.float64)
 
 
 def outcome_of(removal: Removal, seconds: float, drift_ppm: float | None = None) -> Outcome:

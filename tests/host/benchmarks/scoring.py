@@ -162,7 +162,7 @@ def score(case: Case, outcome: Outcome, peer_outputs: dict[str, Signal], *, with
         peers_db=_scored(_si_sdr_db, case, peer_outputs),
         echo_reduction_db=_reduction_db(case, output),
         peer_reductions_db=_scored(_reduction_db, case, peer_outputs),
-        drift_error_ppm=_difference(outcome.drift_ppm, case.facts.get("drift_ppm")),
+        drift_error_ppm=_difference(outcome.drift_ppm, case.true_drift_ppm),
         recording_aecmos=aecmos(case, case.recording) if judged else None,
         output_aecmos=aecmos(case, output) if judged else None,
         note=outcome.note,
