@@ -6,6 +6,7 @@ only ever decoded from the beginning, because MP3 and Ogg files do not seek to t
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import io
@@ -13,9 +14,9 @@ import math
 import os
 import stat
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
@@ -23,7 +24,7 @@ import soxr
 from numpy.typing import NDArray
 
 from unplay.errors import BadInputError
-from unplay.riff import find_data_chunk, with_data_size
+from unplay.riff import RepairedFile, find_data_chunk
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -109,18 +110,13 @@ class AudioReader:
         self.warnings: list[str] = []
         _check_file(self.path)
         self._data_chunk = find_data_chunk(self.path)
-        promised = self._open()
-        with promised:
-            _check_header(self.path, promised)
-            self.format = AudioFormat(
-                promised.samplerate, promised.channels, promised.frames, promised.format, promised.subtype
-            )
-        n_samples = self._examine()
-        self._warn_of_length(promised.frames, n_samples)
+        with self._open() as file:
+            _check_header(self.path, file)
+            self.format = AudioFormat(file.samplerate, file.channels, file.frames, file.format, file.subtype)
+        n_promised, n_samples = self.format.n_samples, self._examine()
+        self._warn_of_length(n_promised, n_samples)
         self._warn_of_clipping(n_samples)
-        self.format = AudioFormat(
-            promised.samplerate, promised.channels, n_samples, promised.format, promised.subtype
-        )
+        self.format = replace(self.format, n_samples=n_samples)
         self._restart()
 
     def __enter__(self) -> AudioReader:
@@ -164,17 +160,21 @@ class AudioReader:
         out[n_out : n_out + len(resampled)] = resampled
         return out[: n_out + len(resampled)]
 
-    def _open(self) -> soundfile.SoundFile:
+    @contextlib.contextmanager
+    def _open(self) -> Generator[soundfile.SoundFile, None, None]:
         chunk = self._data_chunk
-        try:
+        with contextlib.ExitStack() as stack:
+            source: Path | RepairedFile = self.path
             if chunk is not None and chunk.present_bytes > chunk.promised_bytes:
-                return _ForwardFile(cast(BinaryIO, with_data_size(self.path, chunk)))
-            return _ForwardFile(self.path)
-        except (soundfile.LibsndfileError, TypeError) as error:
-            raise BadInputError(
-                f"{self.path} is not audio that can be read; WAV, FLAC, MP3, Ogg and Opus can: "
-                "convert it to one of them."
-            ) from error
+                source = stack.enter_context(RepairedFile(self.path, chunk))
+            try:
+                file = stack.enter_context(_ForwardFile(source))
+            except (soundfile.LibsndfileError, TypeError) as error:
+                raise BadInputError(
+                    f"{self.path} is not audio that can be read; WAV, FLAC, MP3, Ogg and Opus can: "
+                    "convert it to one of them."
+                ) from error
+            yield file
 
     def _decode(self) -> Generator[Samples, None, None]:
         """Chunks (n, n_channels) from the beginning to the end or to where the file is damaged."""
@@ -224,9 +224,9 @@ class AudioReader:
             )
         if n_bad:
             raise BadInputError(
-                f"{self.path} holds {_count(n_bad, 'sample')} that are not numbers (NaN or infinite), the "
-                f"first at {first_bad / self.format.sample_rate_hz:.3f} s; the program that wrote it "
-                "failed there: export it again."
+                f"{self.path} holds samples that are not numbers (NaN or infinite), {n_bad} of them, the "
+                f"first at {first_bad / self.format.sample_rate_hz:.3f} s; the program that wrote it failed "
+                "there: export it again."
             )
         if peak > MAX_LEVEL:
             raise BadInputError(
@@ -274,11 +274,11 @@ class AudioWriter:
         self._sink = WholeFile(path)
         try:
             self._file = soundfile.SoundFile(self._sink, "w", rate_hz, n_channels, subtype, format=container)
-        except soundfile.LibsndfileError as error:
+        except (soundfile.LibsndfileError, ValueError) as error:
             self._sink.discard()
             raise BadInputError(
-                f"{path}: {container} does not hold {n_channels} channels of {subtype} at {rate_hz} Hz: let "
-                "the name end in .wav."
+                f"{path}: {container} cannot hold {_count(n_channels, 'channel')} of {subtype} at {rate_hz} "
+                "Hz: let the name end in .wav."
             ) from error
 
     def __enter__(self) -> AudioWriter:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import mmap
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 UNKNOWN_BYTES = 0x7FFF_F000
 """Sizes from here on are what programs write that cannot know the size yet, or ever (pipes)."""
@@ -39,13 +44,25 @@ def find_data_chunk(path: Path) -> DataChunk | None:
     return None
 
 
-def with_data_size(path: Path, chunk: DataChunk) -> mmap.mmap:
-    """The file, in memory only as far as it is read, with the size of its samples put right."""
-    with path.open("rb") as file:
-        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    content[chunk.size_offset : chunk.size_offset + 4] = struct.pack("<I", chunk.present_bytes)
-    content[4:8] = struct.pack("<I", len(content) - 8)
-    return content
+class RepairedFile(io.FileIO):
+    """A WAV file that reads as if the sizes in its header were right."""
+
+    def __init__(self, path: Path, chunk: DataChunk) -> None:
+        super().__init__(path)
+        self._patches = {
+            4: struct.pack("<I", path.stat().st_size - 8),
+            chunk.size_offset: struct.pack("<I", chunk.present_bytes),
+        }
+
+    def readinto(self, buffer: Buffer) -> int:
+        start = self.tell()
+        n_read = super().readinto(buffer) or 0
+        view = memoryview(buffer).cast("B")
+        for offset, patch in self._patches.items():
+            for k, value in enumerate(patch):
+                if 0 <= offset + k - start < n_read:
+                    view[offset + k - start] = value
+        return n_read
 
 
 def _chunks(content: mmap.mmap, start: int) -> Iterator[tuple[bytes, int, int]]:

@@ -9,7 +9,7 @@ import typer
 
 import unplay
 from unplay.cli import clean, demo
-from unplay.errors import UnplayError
+from unplay.errors import BadInputError, UnplayError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -46,3 +46,6 @@ def main() -> None:
     except UnplayError as error:
         print(f"unplay: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        print(f"unplay: {error}", file=sys.stderr)
+        sys.exit(BadInputError.exit_code)

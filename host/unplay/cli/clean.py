@@ -22,8 +22,10 @@ class Method(str, Enum):
 
 
 def clean(
-    reference: Annotated[Path, typer.Argument(help="What was played: WAV, FLAC, MP3, Ogg or Opus.")],
-    recording: Annotated[Path, typer.Argument(help="What was recorded.")],
+    reference: Annotated[
+        Path, typer.Argument(metavar="REFERENCE", help="What was played: WAV, FLAC, MP3, Ogg or Opus.")
+    ],
+    recording: Annotated[Path, typer.Argument(metavar="RECORDING", help="What was recorded.")],
     near_end: Annotated[
         Path | None,
         typer.Option(
