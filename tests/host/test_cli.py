@@ -1,0 +1,132 @@
+"""The command line: what it prints, where, and the code it ends with."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+
+import unplay
+from unplay.cleaning import METHODS
+from unplay.cli.clean import Method
+from unplay.virtual.scene import Scene, make_scene
+
+CLEAN = ("clean", "reference.wav", "recording.wav", "--method", "fir")
+
+
+def test_version(unplay_run) -> None:
+    run = unplay_run("--version")
+    assert (run.code, run.out) == (0, f"unplay {unplay.__version__}\n")
+
+
+@pytest.mark.parametrize("command", [[], ["clean"], ["demo"]])
+def test_help_has_an_example(command: list[str], unplay_run) -> None:
+    run = unplay_run(*command, "--help")
+    assert run.code == 0
+    assert f"Example: unplay {'clean' if not command else command[0]} " in run.out
+
+
+def test_help_imports_nothing_slow() -> None:
+    program = (
+        "import sys; from unplay.cli import main\n"
+        "sys.argv = ['unplay', '--help']\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'numpy', 'scipy', 'soundfile', 'soxr', 'rich'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_methods_on_the_command_line_are_those_there_are() -> None:
+    assert {method.value for method in Method} == set(METHODS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["clean"], "Missing argument 'REFERENCE'"),
+        (["clean", "a.wav"], "Missing argument 'RECORDING'"),
+        (["clean", "a.wav", "b.wav", "--method", "magic"], "'magic' is not one of 'auto'"),
+        (["clean", "a.wav", "b.wav", "--strength", "much"], "Invalid value for '--strength'"),
+        (["polish"], "No such command 'polish'"),
+        (["clean", "a.wav", "b.wav", "--polish"], "No such option: --polish"),
+    ],
+)
+def test_bad_usage(arguments: list[str], says: str, unplay_run) -> None:
+    run = unplay_run(*arguments)
+    assert (run.code, run.out) == (2, "")
+    assert says in run.err
+
+
+def test_clean(recorded: Scene, unplay_run) -> None:
+    run = unplay_run(*CLEAN, "--removed", "removed.wav")
+    assert (run.code, run.err) == (0, "")
+    lines = run.out.splitlines()
+    assert lines[0].startswith("found the reference +1.3")
+    assert lines[1].startswith("wrote what is left to recording_near_end.wav (confidence ")
+    assert lines[2] == "wrote what was taken out to removed.wav"
+    assert soundfile.info("recording_near_end.wav").frames == len(recorded.recording)
+
+
+def test_json_is_one_document_and_nothing_else(recorded: Scene, unplay_run) -> None:
+    run = unplay_run(*CLEAN, "--json", "--log", "log.json")
+    assert (run.code, run.err) == (0, "")
+    assert json.loads(run.out) == json.loads(Path("log.json").read_text())
+
+
+def test_verbose_names_the_stages(recorded: Scene, unplay_run) -> None:
+    run = unplay_run(*CLEAN, "-v", "--json")
+    assert run.code == 0
+    assert "fir used" in run.err
+    assert json.loads(run.out)["found"] is True
+
+
+def test_force_writes_over(recorded: Scene, unplay_run) -> None:
+    Path("recording_near_end.wav").write_text("mine")
+    assert unplay_run(*CLEAN).code == 2
+    assert unplay_run(*CLEAN, "--force").code == 0
+    assert soundfile.info("recording_near_end.wav").frames == len(recorded.recording)
+
+
+def test_absent_reference_is_exit_code_3(recorded: Scene, unplay_run) -> None:
+    soundfile.write("reference.wav", make_scene(5, duration_s=8.0, reference_s=8.0).reference, 16_000)
+    run = unplay_run(*CLEAN, "--json")
+    assert run.code == 3
+    assert run.err.startswith("unplay: reference.wav is not in recording.wav: ")
+    assert run.err.count("\n") == 1
+    assert not Path("recording_near_end.wav").exists()
+
+
+def test_the_command_in_the_log_repeats_the_run(recorded: Scene, unplay_run) -> None:
+    log = json.loads(unplay_run(*CLEAN, "--no-warp", "--strength", "0.7", "--json").out)
+    before = Path("recording_near_end.wav").read_bytes()
+    Path("recording_near_end.wav").unlink()
+    assert unplay_run(*log["command"].split()[1:]).code == 0
+    assert Path("recording_near_end.wav").read_bytes() == before
+
+
+def test_demo(tmp_path: Path, unplay_run) -> None:
+    """The music is 10 dB louder than the talker; 30 dB of gain is what one filter reaches and 1 dB more."""
+    run = unplay_run("demo", "--folder", tmp_path / "new" / "demo", "--json")
+    assert (run.code, run.err) == (0, "")
+    figures = json.loads(run.out)
+    assert figures["echo_to_talker_before_db"] == pytest.approx(10, abs=0.01)
+    assert figures["si_sdr_before_db"] == pytest.approx(-10, abs=0.2)
+    assert figures["si_sdr_after_db"] > 20
+    assert figures["echo_to_talker_after_db"] < -20
+    for name in ("reference", "recording", "true_near_end", "near_end", "removed"):
+        assert (tmp_path / "new" / "demo" / f"{name}.wav").exists()
+
+
+def test_demo_says_where_to_listen(tmp_path: Path, unplay_run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        run = unplay_run("demo")
+        assert run.code == 0
+        assert "Listen: unplay-demo/recording.wav, then unplay-demo/near_end.wav;" in run.out
+        assert "music beside the talker" in run.out
