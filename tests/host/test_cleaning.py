@@ -156,6 +156,19 @@ def test_not_confident(recorded: Scene, monkeypatch: pytest.MonkeyPatch) -> None
     assert log["confidence"] < 0.5
 
 
+def test_the_example_of_the_readme_runs(recorded: Scene, capsys: pytest.CaptureFixture[str]) -> None:
+    soundfile.write("song.flac", recorded.reference, RATE_HZ)
+    for folder in ("recordings", "cleaned"):
+        Path(folder).mkdir()
+    Path("recording.wav").rename("recordings/one.wav")
+    soundfile.write("recordings/two.wav", recorded.true_near_end, RATE_HZ)
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    exec(readme.split("```python\n")[1].split("```")[0], {})
+    printed = capsys.readouterr().out
+    assert "cleaned/one.wav: confidence " in printed
+    assert "song.flac is not in recordings/two.wav: " in printed
+
+
 def test_log(recorded: Scene) -> None:
     result = clean(removed="removed.wav", log="log.json")
     log = json.loads(Path("log.json").read_text())
