@@ -13,6 +13,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from unplay.removal.borders import direct_sound, sharpened
 from unplay.removal.clock import Stretch, on_recording_clock
 from unplay.removal.drift import Track, refine
 from unplay.removal.finding import FOUND_SCORE, Match, find
@@ -73,7 +74,9 @@ def align(
     track = refine(x, d, rate, finding.stretches)
     if not follow_drift or _is_zero(track):
         track = replace(track, stretches=tuple(_unhurried(s) for s in track.stretches), drift_ppm=0.0)
-    stretches = tuple(s.scaled(sample_rate_hz / rate) for s in track.stretches)
+    stretches = sharpened(x, d, rate, track.stretches)
+    lag = direct_sound(x, d, rate, stretches)
+    stretches = tuple(s.later(lag).scaled(sample_rate_hz / rate) for s in stretches)
     first = stretches[0]
     delay_s = (first.start - float(first.position_at(np.array(first.start, float)))) / sample_rate_hz
     return Alignment(

@@ -44,6 +44,10 @@ class Stretch:
         span = self.knots[-1] - self.knots[0]
         return float((self.positions[-1] - self.positions[0] - span) / span) * 1e6
 
+    def later(self, lag: int) -> Stretch:
+        """The same playback heard `lag` samples later."""
+        return Stretch(self.start + lag, self.stop + lag, self.knots + lag, self.positions)
+
     def scaled(self, ratio: float) -> Stretch:
         """The same stretch at `ratio` times the sample rate."""
         return Stretch(

@@ -13,7 +13,7 @@ All signals here are at the analysis rate.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,8 +67,8 @@ class Match:
     position: float
     drift: float
 
-    def position_at(self, n: NDArray[np.floating] | float) -> NDArray[np.floating]:
-        return self.position + (np.asarray(n) - self.time) * (1 + self.drift)
+    def position_at(self, n: NDArray[np.floating] | float) -> NDArray[np.float64]:
+        return self.position + (np.asarray(n, np.float64) - self.time) * (1 + self.drift)
 
 
 NO_MATCH = Match(0.0, 0.0, 0.0, 0.0, 0.0)
@@ -292,9 +292,7 @@ def _stretches(
         positions = locks[0].match.position_at(knots)
     line = Stretch(lo, hi, knots, positions)
     shape = np.mean([k.shape for k in locks], axis=0)
-    return [
-        Stretch(start, stop, knots, positions) for start, stop in _sounding(x, d, rate, line, shape, knots)
-    ]
+    return [Stretch(start, stop, knots, positions) for start, stop in _sounding(x, d, rate, line, shape)]
 
 
 def _followed(
@@ -371,7 +369,14 @@ def _lock(
     return _Lock(match, _shape_of(sums[row], int(column), rate))
 
 
-def _profiles(x, d, rate, position_at, start, stop):
+def _profiles(
+    x: NDArray[np.float32],
+    d: NDArray[np.float32],
+    rate: float,
+    position_at: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    start: int,
+    stop: int,
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """Normalised correlations of short pieces of the recording with the reference on a clock.
 
     Returns (n_pieces, n_lags), lags from −reach to reach with a positive lag where the recording is later
@@ -422,7 +427,9 @@ def _parabolic_peak(values: NDArray[np.floating], k: int) -> float:
     return float(np.clip(0.5 * (left - right) / curvature, -0.5, 0.5)) if curvature < 0 else 0.0
 
 
-def _sounding(x, d, rate, line, shape, knots) -> list[tuple[int, int]]:
+def _sounding(
+    x: NDArray[np.float32], d: NDArray[np.float32], rate: float, line: Stretch, shape: NDArray[np.floating]
+) -> list[tuple[int, int]]:
     """Intervals of the recording in which the line is heard: Viterbi over short pieces."""
     log_odds, edges = _log_odds(x, d, rate, line, shape)
     state = _two_states(log_odds)
@@ -434,7 +441,9 @@ def _sounding(x, d, rate, line, shape, knots) -> list[tuple[int, int]]:
     ]
 
 
-def _log_odds(x, d, rate, line, shape):
+def _log_odds(
+    x: NDArray[np.float32], d: NDArray[np.float32], rate: float, line: Stretch, shape: NDArray[np.floating]
+) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
     """Log odds that the line is heard, for short pieces of the recording, and the pieces' edges."""
     length = int(_STEP_S * rate)
     odds: list[NDArray[np.floating]] = []
