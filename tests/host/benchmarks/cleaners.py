@@ -31,7 +31,7 @@ def clean_files(case: Case, method: str) -> Outcome:
             drift_ppm = result.alignment.drift_ppm
             note = named(stage["name"] for stage in result.stages if stage["used"])
         except UnplayError as error:
-            exit_code, note = error.exit_code, str(error)
+            exit_code, note = error.exit_code, str(error).replace(f"{case.folder}/", "")
         seconds = time.perf_counter() - started
         return Outcome(read_if_there(target), seconds, exit_code, drift_ppm, note)
 
