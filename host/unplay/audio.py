@@ -271,11 +271,12 @@ class AudioWriter:
         container = _output_container(path, audio_format)
         self.bits = _BITS.get(subtype)
         rate_hz, n_channels = audio_format.sample_rate_hz, audio_format.n_channels
+        self.path = path
         self._sink = WholeFile(path)
         try:
             self._file = soundfile.SoundFile(self._sink, "w", rate_hz, n_channels, subtype, format=container)
         except (soundfile.LibsndfileError, ValueError) as error:
-            self._sink.discard()
+            self._sink.__exit__()
             raise BadInputError(
                 f"{path}: {container} cannot hold {_count(n_channels, 'channel')} of {subtype} at {rate_hz} "
                 "Hz: let the name end in .wav."
@@ -285,13 +286,11 @@ class AudioWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
+        with self._sink:
+            self._file.close()
             if kind is None:
                 self.finish()
                 self._sink.publish()
-        finally:
-            self._file.close()
-            self._sink.discard()
 
     def write(self, samples: Samples) -> None:
         """Append samples (n, n_channels) that lie on the grid of the depth (`divide` puts them there)."""
@@ -306,6 +305,10 @@ class AudioWriter:
         self._file.close()
         self._forget_time()
         self._sink.sync()
+
+    def sha256(self) -> str:
+        """The SHA-256 of the finished file."""
+        return sha256_of(self._sink.partial)
 
     def _forget_time(self) -> None:
         """Zero the time of writing that the PEAK chunk of a float WAV file holds."""
@@ -324,10 +327,10 @@ class WholeFile(io.FileIO):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        self.partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         self._error: OSError | None = None
         try:
-            super().__init__(self._partial, "x+")
+            super().__init__(self.partial, "x+")
         except OSError as error:
             raise self._failure(error) from error
 
@@ -357,14 +360,14 @@ class WholeFile(io.FileIO):
         """Take the target's name."""
         self.close()
         try:
-            os.replace(self._partial, self.path)
+            os.replace(self.partial, self.path)
         except OSError as error:
             raise self._failure(error) from error
 
-    def discard(self) -> None:
-        """Leave nothing; does nothing after `publish`."""
+    def __exit__(self, *_: object) -> None:
+        """Leave nothing but what was published."""
         self.close()
-        self._partial.unlink(missing_ok=True)
+        self.partial.unlink(missing_ok=True)
 
     def _failure(self, error: OSError) -> BadInputError:
         if error.errno == errno.ENOSPC:
@@ -374,17 +377,6 @@ class WholeFile(io.FileIO):
         else:
             advice = "name a place where you may write"
         return BadInputError(f"{self.path} cannot be written ({error.strerror}): {advice}.")
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a small file that is whole or absent. Raises BadInputError as AudioWriter does."""
-    file = WholeFile(path)
-    try:
-        file.write(content)
-        file.sync()
-        file.publish()
-    finally:
-        file.discard()
 
 
 def divide(recording: Samples, removed: Samples, bits: int | None) -> tuple[Samples, Samples]:

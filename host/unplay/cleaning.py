@@ -11,7 +11,7 @@ import json
 import math
 import shlex
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +24,13 @@ from unplay.audio import (
     AudioReader,
     AudioWriter,
     Samples,
+    WholeFile,
     divide,
     is_same_file,
     load_mono,
     sha256_of,
-    write_whole,
 )
-from unplay.errors import BadInputError, NotConfidentError, ReferenceAbsentError, UnplayError
+from unplay.errors import BadInputError, NotConfidentError, ReferenceAbsentError
 
 if TYPE_CHECKING:
     from unplay.removal.alignment import Alignment
@@ -215,52 +215,52 @@ class _Job:
                 raise BadInputError(f"{output} would be written over an input: name another output.")
             if any(is_same_file(output, other) for other in outputs[:k]):
                 raise BadInputError(f"{output} is named for two outputs: name one for each.")
+            if output.is_dir():
+                raise BadInputError(f"{output} is a folder: name a file in it.")
             if output.exists() and not force:
                 raise BadInputError(f"{output} exists already: name another output, or add --force.")
 
     def run(self) -> Result:
         self.progress("reading", 0.0)
-        with AudioReader(self.reference) as reader:
-            reference_format = reader.format
-            warnings = list(reader.warnings)
-            _check_length(reader)
-            if reader.survey.peak == 0:
+        with contextlib.ExitStack() as stack:
+            reference = stack.enter_context(AudioReader(self.reference))
+            recording = stack.enter_context(AudioReader(self.recording))
+            for reader in (reference, recording):
+                _check_length(reader)
+            if reference.survey.peak == 0:
                 raise BadInputError(
                     f"{self.reference} is silent from end to end: name the file that was played."
                 )
-        with AudioReader(self.recording) as recording:
-            warnings += recording.warnings
-            _check_length(recording)
-            log = self._new_log(reference_format, recording)
-            log["warnings"] = warnings
+            log = self._new_log(reference, recording)
+            log_file = None if self.log is None else stack.enter_context(WholeFile(self.log))
             try:
-                return self._remove(recording, log, warnings)
-            except UnplayError as error:
+                return self._remove(recording, log, log_file)
+            except (ReferenceAbsentError, NotConfidentError) as error:
                 log["error"] = str(error)
-                if self.log is not None and not isinstance(error, BadInputError):
-                    write_whole(self.log, _json_bytes(log))
+                _write_log(log, log_file)
                 raise
 
-    def _remove(self, recording: AudioReader, log: dict[str, Any], warnings: list[str]) -> Result:
+    def _remove(self, recording: AudioReader, log: dict[str, Any], log_file: WholeFile | None) -> Result:
+        paths = {"near_end": self.near_end, "removed": self.removed}
         with contextlib.ExitStack() as outputs:
-            writers = [
-                outputs.enter_context(AudioWriter(path, recording.format))
-                for path in (self.near_end, self.removed)
+            writers = {
+                name: outputs.enter_context(AudioWriter(path, recording.format))
+                for name, path in paths.items()
                 if path is not None
-            ]
+            }
             alignment = self._find(recording, log)
-            stages, confidence = self._clean_blocks(recording, alignment, writers, log)
-            for writer in writers:
+            self._clean_blocks(recording, alignment, list(writers.values()), log)
+            for writer in writers.values():
                 writer.finish()
-        log["outputs"] = {
-            name: {"path": str(path), "sha256": sha256_of(path)}
-            for name, path in (("near_end", self.near_end), ("removed", self.removed))
-            if path is not None
-        }
-        if self.log is not None:
-            write_whole(self.log, _json_bytes(log))
+            log["outputs"] = {
+                name: {"path": str(writer.path), "sha256": writer.sha256()}
+                for name, writer in writers.items()
+            }
+            _write_log(log, log_file)
         self.progress("done", 1.0)
-        return Result(self.near_end, self.removed, alignment, stages, confidence, warnings, log)
+        return Result(
+            self.near_end, self.removed, alignment, log["stages"], log["confidence"], log["warnings"], log
+        )
 
     def _find(self, recording: AudioReader, log: dict[str, Any]) -> Alignment:
         self.progress("looking for the reference", 0.02)
@@ -276,7 +276,7 @@ class _Job:
 
     def _clean_blocks(
         self, recording: AudioReader, alignment: Alignment, writers: list[AudioWriter], log: dict[str, Any]
-    ) -> tuple[list[dict[str, Any]], float]:
+    ) -> None:
         cleaner = _Cleaner(self, recording, alignment)
         meter = _PowerPerSecond(recording.format)
         for recorded, removed in cleaner.pieces():
@@ -287,26 +287,23 @@ class _Job:
         log["stages"] = cleaner.stages
         log["confidence"] = cleaner.confidence
         log["removed_dbfs_per_s"] = meter.levels_dbfs()
-        if cleaner.confidence < CONFIDENT:
+        log["warnings"] += cleaner.warnings
+        if log["confidence"] < CONFIDENT:
             raise NotConfidentError(
                 f"{self.reference} is in {self.recording} but could not be removed with confidence "
-                f"({cleaner.confidence:.2f} of 1, {CONFIDENT} is needed); perhaps another version of it was "
+                f"({log['confidence']:.2f} of 1, {CONFIDENT} is needed); perhaps another version of it was "
                 "played: give the very file that was played.",
-                {"confidence": cleaner.confidence},
+                {"confidence": log["confidence"]},
             )
-        return cleaner.stages, cleaner.confidence
 
-    def _new_log(self, reference_format: AudioFormat, recording: AudioReader) -> dict[str, Any]:
+    def _new_log(self, reference: AudioReader, recording: AudioReader) -> dict[str, Any]:
         return {
             "schema_version": LOG_SCHEMA_VERSION,
             "unplay_version": unplay.__version__,
             "command": self._command(),
             "settings": {"method": self.method, "strength": self.strength, "warp": self.warp},
-            "inputs": {
-                "reference": _describe_file(self.reference, reference_format),
-                "recording": _describe_file(self.recording, recording.format)
-                | {"n_clipped": recording.survey.n_clipped},
-            },
+            "inputs": {"reference": _describe_file(reference), "recording": _describe_file(recording)},
+            "warnings": reference.warnings + recording.warnings,
             "found": False,
         }
 
@@ -328,13 +325,18 @@ class _Cleaner:
         self._alignment = alignment
         self._reference = load_mono(job.reference, recording.format.sample_rate_hz)
         self._warm_starts: list[Any] = [None] * recording.format.n_channels
-        self._weight = self._weighted_confidence = 0.0
+        self._confidences: list[tuple[float, int]] = []
         self.stages: list[dict[str, Any]] = []
+        self.warnings: list[str] = []
 
     @property
     def confidence(self) -> float:
-        """Mean over blocks and channels, by their length; blocks below CONFIDENT count as zero."""
-        return round(self._weighted_confidence / self._weight, 4) if self._weight else 0.0
+        """Mean over the blocks and channels that were cleaned, by their length; else the best there was."""
+        cleaned = [(value, length) for value, length in self._confidences if value >= CONFIDENT]
+        if not cleaned:
+            return max((value for value, _ in self._confidences), default=0.0)
+        values, lengths = zip(*cleaned, strict=True)
+        return round(float(np.average(values, weights=lengths)), 4)
 
     def pieces(self) -> Iterator[tuple[Samples, Samples]]:
         """The recording and what is taken out of it, in order, without gaps, each (n, n_channels)."""
@@ -386,13 +388,17 @@ class _Cleaner:
 
     def _account(self, block: Block, channel: int, removal: Removal) -> None:
         rate_hz = self._recording.format.sample_rate_hz
-        length = block.stop - block.start
-        self._weight += length
-        self._weighted_confidence += length * removal.confidence * (removal.confidence >= CONFIDENT)
+        start_s, stop_s = block.start / rate_hz, block.stop / rate_hz
+        self._confidences.append((removal.confidence, block.stop - block.start))
+        if removal.confidence < CONFIDENT:
+            self.warnings.append(
+                f"From {start_s:.1f} to {stop_s:.1f} s, channel {channel + 1} was left as it is: nothing "
+                f"could be removed with confidence ({removal.confidence:.2f} of 1)."
+            )
         self.stages += [
             {
-                "start_s": block.start / rate_hz,
-                "stop_s": block.stop / rate_hz,
+                "start_s": start_s,
+                "stop_s": stop_s,
                 "channel": channel,
                 "name": stage.name,
                 "used": stage.used,
@@ -492,16 +498,20 @@ def _describe(alignment: Alignment, audio_format: AudioFormat) -> dict[str, Any]
     }
 
 
-def _describe_file(path: Path, audio_format: AudioFormat) -> dict[str, Any]:
+def _describe_file(reader: AudioReader) -> dict[str, Any]:
     return {
-        "path": str(path),
-        "sha256": sha256_of(path),
-        "sample_rate_hz": audio_format.sample_rate_hz,
-        "n_channels": audio_format.n_channels,
-        "n_samples": audio_format.n_samples,
-        "container": audio_format.container,
-        "subtype": audio_format.subtype,
+        "path": str(reader.path),
+        "sha256": sha256_of(reader.path),
+        **asdict(reader.format),
+        "n_clipped": reader.survey.n_clipped,
     }
+
+
+def _write_log(log: dict[str, Any], file: WholeFile | None) -> None:
+    if file is not None:
+        file.write(f"{json.dumps(log, indent=2, ensure_ascii=False, allow_nan=False)}\n".encode())
+        file.sync()
+        file.publish()
 
 
 def _default_near_end(recording: Path) -> Path:
@@ -528,7 +538,3 @@ def _number(value: float) -> float | None:
 
 def _numbers(values: dict[str, float]) -> dict[str, float | None]:
     return {name: _number(value) for name, value in values.items()}
-
-
-def _json_bytes(log: dict[str, Any]) -> bytes:
-    return (json.dumps(log, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()

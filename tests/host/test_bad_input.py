@@ -168,6 +168,22 @@ def test_unwritable(name: str, why: str, unplay_run) -> None:
     assert (run.code, run.err) == (2, f"unplay: {name} cannot be written ({why}\n")
 
 
+@pytest.mark.parametrize("option", ["-o", "--removed", "--log"])
+def test_no_folder_for_an_output(option: str, unplay_run) -> None:
+    run = unplay_run("clean", "reference.wav", "recording.wav", option, "nowhere/out.wav")
+    assert run.code == 2
+    assert run.err == (
+        "unplay: nowhere/out.wav cannot be written (No such file or directory): make the folder first.\n"
+    )
+    assert sorted(os.listdir()) == ["recording.wav", "reference.wav"]
+
+
+def test_output_is_a_folder(unplay_run) -> None:
+    Path("out.wav").mkdir()
+    run = unplay_run("clean", "reference.wav", "recording.wav", "-o", "out.wav", "--force")
+    assert (run.code, run.err) == (2, "unplay: out.wav is a folder: name a file in it.\n")
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_write_protected_folder(unplay_run) -> None:
     Path("locked").mkdir(mode=0o500)

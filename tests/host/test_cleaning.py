@@ -12,6 +12,7 @@ import soundfile
 import soxr
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 import unplay
 from unplay import cleaning
@@ -30,11 +31,14 @@ def clean(recording: str = "recording.wav", **settings) -> unplay.Result:
     return unplay.clean("reference.wav", recording, "near_end.wav", method="fir", force=True, **settings)
 
 
+def read(path: str | Path) -> NDArray[np.float64]:
+    return np.asarray(soundfile.read(path)[0], np.float64)
+
+
 def test_takes_the_music_out(recorded: Scene) -> None:
     """One filter over eight seconds gains 20 dB on a still path; 12 leaves it a margin."""
     result = clean()
-    near_end, rate_hz = soundfile.read(result.near_end)
-    assert rate_hz == RATE_HZ
+    near_end = read(result.near_end)
     before_db = si_sdr_db(recorded.true_near_end, recorded.recording)
     assert si_sdr_db(recorded.true_near_end, near_end) > before_db + 12
     assert result.alignment.drift_ppm == pytest.approx(80, abs=1)
@@ -44,9 +48,9 @@ def test_takes_the_music_out(recorded: Scene) -> None:
 def test_drift_left_alone_defeats_the_filter(recorded: Scene) -> None:
     """80 ppm over seven seconds are nine samples."""
     assert clean(warp=False).alignment.drift_ppm == 0
-    unwarped, _ = soundfile.read("near_end.wav")
+    unwarped = read("near_end.wav")
     clean()
-    warped, _ = soundfile.read("near_end.wav")
+    warped = read("near_end.wav")
     truth = recorded.true_near_end
     assert si_sdr_db(truth, warped) > si_sdr_db(truth, unwarped) + 5
 
@@ -89,14 +93,14 @@ def test_any_container(suffix: str, container: str, subtype: str | None, recorde
     soundfile.write(f"phone.{suffix}", recorded.recording, RATE_HZ, subtype, format=container)
     result = unplay.clean(f"music.{suffix}", f"phone.{suffix}", method="fir")
     assert str(result.near_end) == f"phone_near_end.{'flac' if suffix == 'flac' else 'wav'}"
-    near_end, _ = soundfile.read(result.near_end)
+    near_end = read(result.near_end)
     assert len(near_end) == len(recorded.recording)
     assert np.sum(near_end**2) < 0.5 * np.sum(recorded.recording**2)
 
 
 def test_reference_at_another_rate(recorded: Scene) -> None:
     soundfile.write("reference.wav", soxr.resample(recorded.reference, RATE_HZ, 44_100), 44_100)
-    near_end, _ = soundfile.read(clean().near_end)
+    near_end = read(clean().near_end)
     assert si_sdr_db(recorded.true_near_end, near_end) > 0
 
 
@@ -112,10 +116,10 @@ def test_same_input_same_bytes(recorded: Scene) -> None:
 def test_long_recordings_are_cleaned_in_blocks(recorded: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three blocks do nearly as well as one; 6 dB are what a filter loses on a third of the data."""
     clean()
-    whole, _ = soundfile.read("near_end.wav")
+    whole = read("near_end.wav")
     monkeypatch.setattr(cleaning, "BLOCK_S", 2.5)
     result = clean()
-    in_blocks, _ = soundfile.read("near_end.wav")
+    in_blocks = read("near_end.wav")
     assert len({stage["start_s"] for stage in result.stages}) == 3
     truth = recorded.true_near_end
     assert si_sdr_db(truth, in_blocks) > si_sdr_db(truth, whole) - 6
@@ -154,6 +158,22 @@ def test_not_confident(recorded: Scene, monkeypatch: pytest.MonkeyPatch) -> None
     log = json.loads(Path("log.json").read_text())
     assert log["found"] is True
     assert log["confidence"] < 0.5
+
+
+def test_a_block_without_confidence_is_left_alone(recorded: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cleaning, "BLOCK_S", 2.5)
+    remove = plan.remove
+    confidences = iter([0.9, 0.2, 0.8])
+    monkeypatch.setattr(
+        plan, "remove", lambda *a, **k: replace(remove(*a, **k), confidence=next(confidences))
+    )
+    result = clean()
+    assert result.confidence == pytest.approx(0.85, abs=0.02)
+    assert len(result.warnings) == 1
+    assert "channel 1 was left as it is: nothing could be removed with confidence (0.20" in result.warnings[0]
+    near_end, _ = soundfile.read("near_end.wav", start=5 * RATE_HZ, stop=5 * RATE_HZ + 4000, dtype="int16")
+    before, _ = soundfile.read("recording.wav", start=5 * RATE_HZ, stop=5 * RATE_HZ + 4000, dtype="int16")
+    np.testing.assert_array_equal(near_end, before)
 
 
 def test_the_example_of_the_readme_runs(recorded: Scene, capsys: pytest.CaptureFixture[str]) -> None:
