@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import scipy.signal
@@ -9,11 +11,11 @@ import scipy.signal
 from unplay.metrics import energy_ratio_db
 from unplay.virtual.scene import make_scene
 
-SHORT = {"duration_s": 3.0, "reference_s": 3.0}
+short_scene = partial(make_scene, duration_s=3.0, reference_s=3.0)
 
 
 def test_parts_add_up() -> None:
-    scene = make_scene(3, **SHORT, offset_s=0.5, talker_to_echo_db=-15, talker_to_noise_db=30)
+    scene = short_scene(3, offset_s=0.5, talker_to_echo_db=-15, talker_to_noise_db=30)
     noise = scene.recording - scene.true_near_end - scene.echo
     assert energy_ratio_db(scene.true_near_end, scene.echo) == pytest.approx(-15)
     assert energy_ratio_db(scene.true_near_end, noise) == pytest.approx(30)
@@ -24,7 +26,7 @@ def test_parts_add_up() -> None:
 
 @pytest.mark.parametrize("offset_s", [0.25, -0.25])
 def test_without_drift_the_music_is_only_late(offset_s: float) -> None:
-    scene = make_scene(**SHORT, offset_s=offset_s, drift_ppm=0)
+    scene = short_scene(offset_s=offset_s, drift_ppm=0)
     shift = round(offset_s * scene.sample_rate_hz)
     both = slice(max(0, shift), min(0, shift) or None)
     np.testing.assert_allclose(
@@ -35,7 +37,7 @@ def test_without_drift_the_music_is_only_late(offset_s: float) -> None:
 @pytest.mark.parametrize("sample_rate_hz", [16_000, 44_100])
 def test_drift_is_band_limited_interpolation(sample_rate_hz: int) -> None:
     """Against the trigonometric interpolation of the reference, which is exact for what it can hold."""
-    scene = make_scene(**SHORT, sample_rate_hz=sample_rate_hz, offset_s=0.1, drift_ppm=300)
+    scene = short_scene(sample_rate_hz=sample_rate_hz, offset_s=0.1, drift_ppm=300)
     n_samples = len(scene.reference)
     spectrum = np.fft.rfft(scene.reference)
     harmonics = np.arange(len(spectrum))
@@ -48,8 +50,6 @@ def test_drift_is_band_limited_interpolation(sample_rate_hz: int) -> None:
 
 def test_a_seed_is_a_scene() -> None:
     np.testing.assert_array_equal(
-        make_scene(1, **SHORT, offset_s=0.5).recording, make_scene(1, **SHORT, offset_s=0.5).recording
+        short_scene(1, offset_s=0.5).recording, short_scene(1, offset_s=0.5).recording
     )
-    assert not np.allclose(
-        make_scene(1, **SHORT, offset_s=0.5).reference, make_scene(2, **SHORT, offset_s=0.5).reference
-    )
+    assert not np.allclose(short_scene(1, offset_s=0.5).reference, short_scene(2, offset_s=0.5).reference)
