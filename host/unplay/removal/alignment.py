@@ -71,12 +71,11 @@ def align(
     evidence = {"score": finding.best.score, "runner_up": finding.best.runner_up}
     if not finding.stretches:
         return Alignment(False, _absence(finding.best), evidence=evidence)
-    track = refine(x, d, rate, finding.stretches)
+    track = refine(x, d, rate, sharpened(x, d, rate, finding.stretches))
     if not follow_drift or _is_zero(track):
         track = replace(track, stretches=tuple(_unhurried(s) for s in track.stretches), drift_ppm=0.0)
-    stretches = sharpened(x, d, rate, track.stretches)
-    lag = direct_sound(x, d, rate, stretches)
-    stretches = tuple(s.later(lag).scaled(sample_rate_hz / rate) for s in stretches)
+    lag = direct_sound(x, d, rate, track.stretches)
+    stretches = tuple(s.later(lag).scaled(sample_rate_hz / rate) for s in track.stretches)
     first = stretches[0]
     delay_s = (first.start - float(first.position_at(np.array(first.start, float)))) / sample_rate_hz
     return Alignment(

@@ -28,6 +28,7 @@ _ABOVE_NOISE = 8.0
 _MISSING = 0.3
 # standard deviations of that, given how coloured the rest of the recording is
 _BY_CHANCE = 6.0
+_INAUDIBLE = 1e-3
 # a border of two parameters explains a little more than one of one, by chance alone
 _SIMPLER = 0.99
 
@@ -169,8 +170,9 @@ class _Junction:
 
         between = np.sum((self._echo(*borders(natural)) - self._echo(*borders(best))) ** 2)
         gain = self._left_over(*borders(natural)) - self._left_over(*borders(best))
-        noise = self._left_over(*borders(best)) / len(self._target)
-        return bool(gain <= _MISSING * between + _BY_CHANCE * np.sqrt(between * noise))
+        rest = self._left_over(*borders(best))
+        by_chance = _BY_CHANCE * np.sqrt(between * rest / len(self._target))
+        return bool(gain <= _MISSING * between + by_chance + _INAUDIBLE * rest)
 
     def both(self) -> tuple[int, int]:
         """Where the left stretch stops and the right one starts: a seek, a pause, or an end and a start."""

@@ -77,10 +77,14 @@ class EchoModel:
         spectra = self.spectra * scipy.fft.rfft(taps, self.n_fft, workers=FFT_WORKERS)
         return scipy.fft.irfft(spectra, self.n_fft, workers=FFT_WORKERS)[:, : self.n_samples]
 
+    def gained_echoes(self, taps: FloatArray) -> FloatArray:
+        """taps (n_inputs, n_taps) → each input's echo, (n_inputs, n_samples)."""
+        echoes = self.echoes(taps)
+        return echoes if self.gains is None else self.gains * echoes
+
     def echo(self, taps: FloatArray) -> FloatArray:
         """taps (n_inputs, n_taps) → echo (n_samples,)."""
-        echoes = self.echoes(taps)
-        return np.sum(echoes if self.gains is None else self.gains * echoes, axis=0)
+        return np.sum(self.gained_echoes(taps), axis=0)
 
     def adjoint(self, signal: FloatArray) -> FloatArray:
         """signal (n_samples,) → correlations with the inputs, (n_inputs, n_taps)."""
@@ -90,6 +94,35 @@ class EchoModel:
         spectra = scipy.fft.rfft(weighted, self.n_fft, workers=FFT_WORKERS)
         product = np.conj(self.spectra) * spectra
         return scipy.fft.irfft(product, self.n_fft, workers=FFT_WORKERS)[:, : self.n_taps]
+
+
+@dataclass
+class Prior:
+    """Gaussian prior on the taps: precision 1/σ² of each, and of the change from one input to the next.
+
+    precision (n_inputs, n_taps); change (n_taps,): only where the inputs follow each other in time.
+    """
+
+    precision: FloatArray
+    change: FloatArray | None = None
+
+    def astype(self, dtype: type[np.floating]) -> Prior:
+        """The same prior in another precision of the numbers."""
+        return Prior(self.precision.astype(dtype), None if self.change is None else self.change.astype(dtype))
+
+    def gradient(self, taps: FloatArray) -> FloatArray:
+        """Half the gradient of −log prior, (n_inputs, n_taps)."""
+        gradient = self.precision * taps
+        if self.change is not None:
+            difference = self.change * np.diff(taps, axis=0)
+            gradient[:-1] -= difference
+            gradient[1:] += difference
+        return gradient
+
+    def typical(self) -> float:
+        """Median of the diagonal."""
+        change = 0.0 if self.change is None else 2 * float(np.median(self.change))
+        return float(np.median(self.precision)) + change
 
 
 @dataclass
@@ -149,7 +182,7 @@ def solve_step(
     weights: FloatArray,
     residual: FloatArray,
     taps: FloatArray,
-    precision: FloatArray,
+    prior: Prior,
     n_iterations: int,
     tolerance: float = 1e-3,
 ) -> FloatArray:
@@ -157,32 +190,32 @@ def solve_step(
 
     The gradient at the start is taken in the precision of `residual` (float64); the iterations, which
     only have to reduce it by `tolerance`, run in float32 (iterative refinement).
-    weights (n_frames, n_bins); precision: the prior's 1/σ² (n_inputs, n_taps).
+    weights (n_frames, n_bins).
     """
     n_samples = model.n_samples
 
     def weighted(signal: FloatArray, w: FloatArray) -> FloatArray:
         return stft.inverse(w * stft.forward(signal), n_samples)
 
-    gradient = model.adjoint(weighted(residual, weights)) - precision * taps
+    gradient = model.adjoint(weighted(residual, weights)) - prior.gradient(taps)
     scale = float(np.max(np.abs(gradient)))
     if scale == 0.0:
         return np.zeros_like(taps)
     small = model.astype(np.float32)
     weights32 = weights.astype(np.float32)
-    precision32 = precision.astype(np.float32)
+    prior32 = prior.astype(np.float32)
 
     def curvature(h: FloatArray) -> FloatArray:
-        return small.adjoint(weighted(small.echo(h), weights32)) + precision32 * h
+        return small.adjoint(weighted(small.echo(h), weights32)) + prior32.gradient(h)
 
     spectrum, n_fft = _circulant_preconditioner(small, weights32, stft)
     # the circulant approximation has the operator's mean curvature, measured with one random vector
     probe = np.random.default_rng(0).standard_normal(taps.shape).astype(np.float32)
-    ratio = float(np.sum(probe * (curvature(probe) - precision32 * probe))) / (
-        np.sum(spectrum.mean(axis=1)) * model.n_taps + 1e-30
+    ratio = float(np.sum(probe * (curvature(probe) - prior32.gradient(probe)))) / (
+        spectrum.mean() * probe.size + 1e-30
     )
     spectrum = spectrum * ratio
-    spectrum += 1e-6 * spectrum.mean(axis=1, keepdims=True) + np.median(precision, axis=1, keepdims=True)
+    spectrum += 1e-6 * spectrum.mean(axis=1, keepdims=True) + prior.typical()
     inverse = (1.0 / (spectrum + 1e-30)).astype(np.float32)
 
     def preconditioned(g: FloatArray) -> FloatArray:
@@ -208,10 +241,29 @@ def solve_step(
     return step.astype(taps.dtype) * scale
 
 
-def decay_precision(taps: FloatArray, smoothing_samples: int) -> FloatArray:
-    """1/σ² of the decay prior: σ² is the taps' smoothed energy, (n_inputs, n_taps)."""
-    envelope = uniform_filter1d(taps**2, smoothing_samples, axis=-1, mode="nearest")
+def decay_precision(taps: FloatArray, sample_rate_hz: int) -> FloatArray:
+    """1/σ² of the decay prior: σ² is the taps' smoothed energy, (n_inputs, n_taps); 0 while they are 0."""
+    if not taps.any():
+        return np.zeros_like(taps)
+    span = max(1, round(ENVELOPE_SMOOTHING_S * sample_rate_hz))
+    envelope = uniform_filter1d(taps**2, span, axis=-1, mode="nearest")
     return 1.0 / (envelope + 1e-6 * envelope.max(axis=-1, keepdims=True) + 1e-30)
+
+
+def near_end_weights(
+    stft: Stft, residual: FloatArray, floor: float, trust: FloatArray | None = None
+) -> FloatArray:
+    """W(t, f) of the residual (n_samples,): one over the near end's power, so that Σ W|STFT|²/n_fft ≈ n.
+
+    trust (n_frames,): a factor on each frame.
+    """
+    weights = (stft.n_fft / 2) / near_end_psd(stft.forward(residual), floor)
+    return weights if trust is None else weights * trust[:, None]
+
+
+def lead_samples(sample_rate_hz: int) -> int:
+    """LEAD_S in samples."""
+    return round(LEAD_S * sample_rate_hz)
 
 
 def weights_stft(sample_rate_hz: int) -> Stft:
@@ -224,7 +276,6 @@ def fit_echo_path(
     recording: FloatArray,
     sample_rate_hz: int,
     *,
-    gains: FloatArray | None = None,
     trust: FloatArray | None = None,
     tail_s: float = TAIL_S,
     schedule: Sequence[tuple[float, float]] = SCHEDULE,
@@ -233,24 +284,21 @@ def fit_echo_path(
 ) -> EchoPathFit:
     """Fit the echo paths from the inputs to the recording.
 
-    inputs (n_samples,) or (n_inputs, n_samples); recording (n_samples,); gains like inputs or None;
-    trust (n_frames,) in [0, 1]: a factor on the weights of each frame of `weights_stft` (0 where the
-    recording is clipped or held out); taps: a start (n_inputs, n_taps), as an earlier fit returned it.
+    inputs (n_samples,) or (n_inputs, n_samples); recording (n_samples,); trust (n_frames,) in [0, 1]: a
+    factor on the weights of each frame of `weights_stft` (0 where the recording is clipped or held out);
+    taps: a start (n_inputs, n_taps), as an earlier fit returned it.
     """
     x = np.atleast_2d(np.asarray(inputs, np.float64))
     d = np.asarray(recording, np.float64)
-    lead = round(LEAD_S * sample_rate_hz)
+    lead = lead_samples(sample_rate_hz)
     n_taps = lead + round(tail_s * sample_rate_hz)
-    model = EchoModel(advanced(x, lead), n_taps, None if gains is None else np.atleast_2d(gains))
+    model = EchoModel(advanced(x, lead), n_taps)
     stft = weights_stft(sample_rate_hz)
-    smoothing = max(1, round(ENVELOPE_SMOOTHING_S * sample_rate_hz))
     h = np.zeros((len(x), n_taps)) if taps is None else taps.copy()
     residual = d - model.echo(h) if h.any() else d
-    for floor, prior in schedule:
-        weights = stft.n_fft / 2 / near_end_psd(stft.forward(residual), floor)
-        if trust is not None:
-            weights *= trust[:, None]
-        precision = prior * decay_precision(h, smoothing) if h.any() else np.zeros_like(h)
-        h = h + solve_step(model, stft, weights, residual, h, precision + 1e-9, n_iterations)
+    for floor, strength in schedule:
+        weights = near_end_weights(stft, residual, floor, trust)
+        prior = Prior(strength * decay_precision(h, sample_rate_hz) + 1e-9)
+        h = h + solve_step(model, stft, weights, residual, h, prior, n_iterations)
         residual = d - model.echo(h)
     return EchoPathFit(h, lead, d - residual, residual)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,18 +90,20 @@ def find(reference: NDArray[np.float32], recording: NDArray[np.float32], rate: f
     best = max(matches, key=lambda m: m.score, default=NO_MATCH)
     if best.score < FOUND_SCORE:
         return Finding(best)
-    free = [(0, len(d))]
-    stretches: list[Stretch] = []
-    candidates = [_consensus(matches, rate)]
-    while candidates:
-        new = [s for match in candidates for s in _stretches(x, d, rate, match, free)]
-        if not new:
-            break
-        stretches += new
+    first = _consensus(matches, rate)
+    # too faint to be followed piece by piece, it is taken to play to its ends
+    stretches = _stretches(x, d, rate, first, 0, len(d)) or [_natural(first, len(x), 0, len(d))]
+    drifts = _drifts(stretches[0].drift_ppm * 1e-6, _DRIFT_CHANGE_PPM)
+    new = stretches
+    while new:
         free = _free(stretches, len(d), rate)
-        drifts = _drifts(stretches[0].drift_ppm * 1e-6, _DRIFT_CHANGE_PPM)
-        again = _matches(x, d, rate, free, drifts)
-        candidates = [m for m in again if m.score >= _AGAIN_SCORE]
+        again = [m for m in _matches(x, d, rate, free, drifts) if m.score >= _AGAIN_SCORE]
+        new = []
+        for match in sorted(again, key=lambda m: -m.score):
+            for lo, hi in _free(stretches + new, len(d), rate):
+                if lo <= match.time < hi:
+                    new += _stretches(x, d, rate, match, lo, hi)
+        stretches = stretches + new
     return Finding(best, tuple(sorted(stretches, key=lambda s: s.start)))
 
 
@@ -267,19 +269,11 @@ class _Lock:
 
 
 def _stretches(
-    x: NDArray[np.float32],
-    d: NDArray[np.float32],
-    rate: float,
-    match: Match,
-    free: Sequence[tuple[int, int]],
+    x: NDArray[np.float32], d: NDArray[np.float32], rate: float, match: Match, lo: int, hi: int
 ) -> list[Stretch]:
-    """Where the line of a match sounds within the free intervals."""
-    interval = next(((lo, hi) for lo, hi in free if lo <= match.time < hi), None)
-    if interval is None:
-        return []
-    lo, hi = interval
-    natural = match.time + (np.array([0.0, len(x)]) - match.position) / (1 + match.drift)
-    lo, hi = max(lo, int(np.ceil(natural[0]))), min(hi, int(np.ceil(natural[1])))
+    """Where the line of a match sounds within recording samples [lo, hi)."""
+    natural = _natural(match, len(x), lo, hi)
+    lo, hi = natural.start, natural.stop
     if hi - lo < _SHORTEST_S * rate:
         return []
     locks = _followed(x, d, rate, match, lo, hi)
@@ -287,12 +281,20 @@ def _stretches(
         return []
     knots = np.array([k.match.time for k in locks])
     positions = np.array([k.match.position for k in locks])
-    if len(knots) == 1:
+    if len(locks) == 1:
         knots = np.array([lo, hi], float)
         positions = locks[0].match.position_at(knots)
     line = Stretch(lo, hi, knots, positions)
     shape = np.mean([k.shape for k in locks], axis=0)
-    return [Stretch(start, stop, knots, positions) for start, stop in _sounding(x, d, rate, line, shape)]
+    return [replace(line, start=start, stop=stop) for start, stop in _sounding(x, d, rate, line, shape)]
+
+
+def _natural(match: Match, n_reference: int, lo: int, hi: int) -> Stretch:
+    """The line of a match within [lo, hi), as far as the reference (n_reference,) goes."""
+    ends = match.time + (np.array([0.0, n_reference]) - match.position) / (1 + match.drift)
+    start, stop = max(lo, int(np.ceil(ends[0]))), min(hi, int(np.ceil(ends[1])))
+    knots = np.array([start, max(stop, start + 1)], float)
+    return Stretch(start, stop, knots, match.position_at(knots))
 
 
 def _followed(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
@@ -40,13 +42,25 @@ class Stft:
 
     def forward(self, x: NDArray[np.floating]) -> NDArray[np.complexfloating]:
         """x (..., n_samples) → (..., n_frames, n_bins)."""
+        _, spectrogram = next(self.forward_in_pieces(x, self.n_frames(x.shape[-1])))
+        return spectrogram
+
+    def forward_in_pieces(
+        self, x: NDArray[np.floating], n_frames: int = 1024
+    ) -> Iterator[tuple[slice, NDArray[np.complexfloating]]]:
+        """`forward` of x (n_signals, n_samples), n_frames at a time: (frames, (n_signals, …, n_bins))."""
         n_samples = x.shape[-1]
+        n_total = self.n_frames(n_samples)
         lead = self.n_fft - self.hop
-        length = (self.n_frames(n_samples) - 1) * self.hop + self.n_fft
-        padded = np.zeros((*x.shape[:-1], length), x.dtype)
-        padded[..., lead : lead + n_samples] = x
-        frames = np.lib.stride_tricks.sliding_window_view(padded, self.n_fft, axis=-1)[..., :: self.hop, :]
-        return scipy.fft.rfft(frames * self.window.astype(x.dtype), axis=-1, workers=FFT_WORKERS)
+        for first in range(0, n_total, n_frames):
+            last = min(first + n_frames, n_total)
+            begin, end = first * self.hop - lead, (last - 1) * self.hop + self.hop
+            piece = np.zeros((*x.shape[:-1], end - begin), x.dtype)
+            low, high = max(begin, 0), min(end, n_samples)
+            piece[..., low - begin : high - begin] = x[..., low:high]
+            frames = np.lib.stride_tricks.sliding_window_view(piece, self.n_fft, axis=-1)
+            frames = frames[..., :: self.hop, :] * self.window.astype(x.dtype)
+            yield slice(first, last), scipy.fft.rfft(frames, axis=-1, workers=FFT_WORKERS)
 
     def inverse(self, spectrum: NDArray[np.complexfloating], n_samples: int) -> NDArray[np.floating]:
         """spectrum (..., n_frames, n_bins) → (..., n_samples), overlap-added."""

@@ -1,0 +1,309 @@
+"""The plan: which stages help on this recording, decided by what they do to stretches they did not see.
+
+Every candidate for the echo's way (a still path, a loudspeaker curve, a gain track, a moving path) is
+fitted with one eighth of a second in every half left out, and scored there: how much lower is the
+residual's power than without it, over the frames and bins in which there is echo? A candidate that only
+fits the talker's chance likeness to the reference loses there. The chosen ones are then fitted to
+everything. The recording itself is always a candidate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
+
+from unplay.removal.baselines import METHODS as CLASSICAL_METHODS
+from unplay.removal.echo_path import (
+    SCHEDULE,
+    TAIL_S,
+    Prior,
+    decay_precision,
+    lead_samples,
+    near_end_weights,
+    solve_step,
+    weights_stft,
+)
+from unplay.removal.echo_system import EchoSystem, fit_system, still_system
+from unplay.removal.movement import low_rank_start, moving_model
+from unplay.removal.prehistory import suppress_past_echo
+from unplay.removal.stft import Stft
+
+FloatArray = NDArray[np.floating]
+Progress = Callable[[str, float], None]
+Schedule = tuple[tuple[float, float], ...]
+
+TRIAL_TAIL_S = 0.5
+"""Tail of the paths while stages are being chosen."""
+
+TRIAL_SCHEDULE = ((1e-2, 0.1), (1e-2, 0.1))
+MARGIN_DB = 0.5
+"""What a stage must gain on the stretches left out to be used."""
+
+HELD_OUT_PERIOD_S = 0.5
+HELD_OUT_S = 0.125
+
+HEARD = 0.03
+"""Power of the estimated echo over the residual's above which a bin counts when stages are compared."""
+
+CLIP_LEVEL = 0.999
+"""Of full scale or of the recording's peak."""
+
+MAX_RANK = 3
+HEAD_S = 0.1
+"""A reference that starts later than this in the recording was started there, from silence."""
+
+
+@dataclass(frozen=True)
+class StageDecision:
+    """A stage that was weighed. effect_db: its measured gain on stretches left out of its fit."""
+
+    name: str
+    used: bool
+    effect_db: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A system and what it leaves of the recording; moving_taps (n_knots, n_taps) replace its taps."""
+
+    system: EchoSystem
+    residual: FloatArray
+    moving_taps: FloatArray | None = None
+
+
+@dataclass(frozen=True)
+class Removal:
+    """near_end (n_samples,) float32; confidence 0 to 1; warm_start: the still path, for the next block."""
+
+    near_end: NDArray[np.float32]
+    stages: tuple[StageDecision, ...]
+    confidence: float
+    warm_start: FloatArray | None
+
+
+def remove(
+    reference: FloatArray,
+    recording: FloatArray,
+    sample_rate_hz: int,
+    *,
+    method: str = "auto",
+    strength: float = 1.0,
+    warm_start: FloatArray | None = None,
+    progress: Progress | None = None,
+) -> Removal:
+    """Take the reference out of one channel of a recording.
+
+    recording (n_samples,). reference (n_past + n_samples,): on the recording's clock, so that its direct
+    sound is heard near lag 0; the first n_past ≥ 0 samples were played before the recording began.
+    method: "auto" or one of `baselines.METHODS`. strength: 0 (leave the recording) to 1.
+    """
+    d = np.asarray(recording, np.float64)
+    x = np.asarray(reference, np.float64)
+    if method != "auto":
+        near_end = CLASSICAL_METHODS[method](x[len(x) - len(d) :], d, sample_rate_hz)
+        stage = StageDecision(method, True, _ratio_db(d, near_end), "asked for by name")
+        return Removal(_mixed(d, near_end, strength), (stage,), 1.0, None)
+    plan = _Plan(x, d, sample_rate_hz, progress or (lambda doing, share: None))
+    near_end = plan.run(warm_start)
+    return Removal(_mixed(d, near_end, strength), tuple(plan.stages), plan.confidence, plan.still_taps)
+
+
+class _Plan:
+    """One block of one channel. All signals here have the past in front: (n_past + n_samples,)."""
+
+    def __init__(
+        self, reference: FloatArray, recording: FloatArray, rate_hz: int, progress: Progress
+    ) -> None:
+        self.rate_hz = rate_hz
+        self.n_past = len(reference) - len(recording)
+        self.reference = reference
+        self.recording = np.concatenate([np.zeros(self.n_past), recording])
+        self.stft = weights_stft(rate_hz)
+        self.trust = _trusted_frames(self.recording, self.n_past, self.stft)
+        self.held_out = _held_out_frames(len(self.trust), self.stft.hop / rate_hz) & (self.trust > 0)
+        self.seen = self.trust * ~self.held_out
+        self.progress = progress
+        self.stages: list[StageDecision] = []
+        self.confidence = 0.0
+        self.still_taps: FloatArray | None = None
+
+    def run(self, warm_start: FloatArray | None) -> FloatArray:
+        """The near end (n_samples,)."""
+        self.progress("echo path", 0.0)
+        still = self._still(warm_start)
+        self.progress("curve, gain, movement", 0.3)
+        chosen = self._choose(still)
+        gain_db = self._gain_db(self.recording, chosen.residual)
+        self.confidence = max(0.0, gain_db / (gain_db + MARGIN_DB)) if gain_db > 0 else 0.0
+        self.progress("fitting", 0.6)
+        fitted = self._fit_everything(chosen)
+        self.still_taps = still.system.taps
+        residual = self._without_past_echo(fitted)
+        self.progress("done", 1.0)
+        return residual[self.n_past :]
+
+    def _still(self, warm_start: FloatArray | None) -> _Candidate:
+        system = still_system(self.reference, self.rate_hz, TRIAL_TAIL_S)
+        if warm_start is not None and warm_start.shape == system.taps.shape:
+            system = replace(system, taps=warm_start)
+        first = self._fit(system, SCHEDULE[:2], 30)
+        still = self._fit(first.system, TRIAL_SCHEDULE, 10)
+        effect_db = self._gain_db(self.recording, still.residual)
+        self._decide("echo path", effect_db, "one path that stands still")
+        return still
+
+    def _choose(self, still: _Candidate) -> _Candidate:
+        """The candidate with the stages that help."""
+        curved = self._fit(still.system.with_curve(), TRIAL_SCHEDULE, 10)
+        if self._decide(
+            "loudspeaker curve", self._gain_db(still.residual, curved.residual), "a curve ahead of the path"
+        ):
+            still = curved
+        gained = self._fit(still.system.with_gain(), TRIAL_SCHEDULE, 10)
+        moving = self._fit_moving(still, self.seen)
+        gain_db, moving_db = (
+            self._gain_db(still.residual, gained.residual),
+            self._gain_db(still.residual, moving.residual),
+        )
+        if self._decide("gain track", gain_db, "one path with a changing gain", unless=moving_db > gain_db):
+            return gained
+        if not self._decide(
+            "movement", moving_db, "a path of its own at every second", unless=gain_db >= moving_db
+        ):
+            return still
+        for rank in range(2, MAX_RANK + 1):
+            few = self._fit_few_paths(moving, still, rank)
+            if self._decide(
+                f"{rank} paths",
+                self._gain_db(moving.residual, few.residual),
+                "few paths with gain tracks",
+                0.0,
+            ):
+                return few
+        return moving
+
+    def _fit(self, system: EchoSystem, schedule: Schedule, n_iterations: int) -> _Candidate:
+        return _Candidate(
+            *fit_system(system, self.recording, self.rate_hz, schedule, n_iterations, self.seen)
+        )
+
+    def _fit_moving(self, still: _Candidate, trust: FloatArray) -> _Candidate:
+        model = moving_model(still.system.driven(), self.rate_hz)
+        taps = np.repeat(still.system.taps[:1, : model.n_taps], model.n_inputs, axis=0)
+        residual = self.recording - model.echo(taps)
+        for change in (0.3, 0.1):
+            precision = 0.1 * decay_precision(taps.mean(axis=0, keepdims=True), self.rate_hz) + 1e-9
+            prior = Prior(np.repeat(precision, model.n_inputs, axis=0), change * precision[0])
+            weights = near_end_weights(self.stft, residual, 1e-2, trust)
+            taps = taps + solve_step(model, self.stft, weights, residual, taps, prior, 20)
+            residual = self.recording - model.echo(taps)
+        return _Candidate(still.system, residual, taps)
+
+    def _fit_few_paths(self, moving: _Candidate, still: _Candidate, rank: int) -> _Candidate:
+        assert moving.moving_taps is not None
+        system = still.system
+        taps, gains = low_rank_start(
+            moving.moving_taps,
+            rank,
+            system.driven(),
+            moving.residual,
+            self.stft,
+            self.rate_hz,
+            system.taps.shape[1],
+        )
+        return self._fit(replace(system, taps=taps, gains=gains), TRIAL_SCHEDULE, 20)
+
+    def _fit_everything(self, chosen: _Candidate) -> _Candidate:
+        """The chosen candidate fitted to all that can be trusted, with the whole tail."""
+        if chosen.moving_taps is not None:
+            return self._fit_moving(chosen, self.trust)
+        system = chosen.system.with_taps(lead_samples(self.rate_hz) + round(TAIL_S * self.rate_hz))
+        return _Candidate(*fit_system(system, self.recording, self.rate_hz, SCHEDULE[1:], 30, self.trust))
+
+    def _without_past_echo(self, fitted: _Candidate) -> FloatArray:
+        first = int(np.argmax(self.reference != 0))
+        if first - self.n_past > HEAD_S * self.rate_hz or first < self.n_past:
+            return fitted.residual
+        cleaned, level_db = suppress_past_echo(
+            fitted.residual[first:],
+            self.reference[first:],
+            fitted.system.taps[0],
+            lead_samples(self.rate_hz),
+            self.rate_hz,
+        )
+        residual = np.concatenate([fitted.residual[:first], cleaned])
+        used = not np.array_equal(cleaned, fitted.residual[first:])
+        self.stages.append(
+            StageDecision(
+                "past echo",
+                used,
+                _ratio_db(fitted.residual, residual),
+                f"the head is {level_db:.1f} dB over what a past of the reference's level would leave",
+            )
+        )
+        return residual
+
+    def _gain_db(self, without: FloatArray, residual: FloatArray) -> float:
+        """Mean decrease of the residual's level over the bins with echo in the frames left out, in dB."""
+        before, after, echo = (
+            uniform_filter(np.abs(self.stft.forward(signal)) ** 2, (1, 5))[self.held_out]
+            for signal in (without, residual, self.recording - residual)
+        )
+        floor = 1e-6 * before.mean() + 1e-30
+        has_echo = echo > HEARD * before
+        if not has_echo.any():
+            return 0.0
+        return float(np.mean(10 * np.log10((before + floor) / (after + floor))[has_echo]))
+
+    def _decide(
+        self, name: str, effect_db: float, what: str, margin_db: float = MARGIN_DB, unless: bool = False
+    ) -> bool:
+        """Write the decision down and return it."""
+        used = effect_db >= margin_db and not unless
+        compared = "another stage does better" if unless else f"{margin_db:g} dB are needed"
+        self.stages.append(
+            StageDecision(
+                name, used, effect_db, f"{what}: {effect_db:+.2f} dB on what it did not see; {compared}"
+            )
+        )
+        return used
+
+
+def _held_out_frames(n_frames: int, hop_s: float) -> NDArray[np.bool_]:
+    return np.arange(n_frames) * hop_s % HELD_OUT_PERIOD_S < HELD_OUT_S
+
+
+def _trusted_frames(recording: FloatArray, n_past: int, stft: Stft) -> FloatArray:
+    """1.0 for frames with neither unrecorded past nor clipped samples, else 0.0: (n_frames,).
+
+    A recording that is clipped nearly everywhere is trusted all the same: it is all there is.
+    """
+    peak = np.max(np.abs(recording), initial=0.0)
+    at_limit = np.abs(recording) >= CLIP_LEVEL * max(peak, CLIP_LEVEL)
+    clipped = at_limit & (np.roll(at_limit, 1) | np.roll(at_limit, -1))
+    unknown = np.arange(len(recording)) < n_past
+    past = _touched(unknown, stft)
+    damaged = _touched(clipped | unknown, stft)
+    return 1.0 - (damaged if damaged.mean() < 0.5 else past)
+
+
+def _touched(samples: NDArray[np.bool_], stft: Stft) -> FloatArray:
+    """1.0 for the frames in which any of the samples (n_samples,) lies."""
+    counts = np.concatenate([[0], np.cumsum(samples)])
+    begin = np.arange(stft.n_frames(len(samples))) * stft.hop - (stft.n_fft - stft.hop)
+    low, high = np.clip(begin, 0, len(samples)), np.clip(begin + stft.n_fft, 0, len(samples))
+    return (counts[high] > counts[low]).astype(float)
+
+
+def _mixed(recording: FloatArray, near_end: FloatArray, strength: float) -> NDArray[np.float32]:
+    """strength 0: the recording; 1: the near end."""
+    return (recording + strength * (near_end - recording)).astype(np.float32)
+
+
+def _ratio_db(before: FloatArray, after: FloatArray) -> float:
+    return float(10 * np.log10((np.sum(before**2) + 1e-30) / (np.sum(after**2) + 1e-30)))
