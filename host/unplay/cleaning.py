@@ -47,17 +47,20 @@ SHORTEST_S = 0.5
 """Less sound than this cannot be told from chance."""
 
 BLOCK_S = 60.0
-CONTEXT_S = 1.5
+PAST_S = 1.25
 OVERLAP_S = 0.5
 EDGE_S = 0.02
-"""How long a block is at most; what is heard before it, so that what the room still holds is known; how
-long two fade into each other; how long the first fades in."""
+"""How long a block is at most; how much of what was played before it is known to it, since the room still
+holds that; how long two fade into each other; how long the first fades in."""
 
 TAIL_S = 2.0
 """How long a room may ring after the reference stops."""
 
-LEAD_S = 0.05
-"""How much earlier than its strongest arrival the reference may be heard."""
+LEAD_S = 0.2
+"""What is taken from before a stretch: room for an early arrival, and proof that silence was before it."""
+
+HEAD_S = 0.1
+"""A stretch that begins within this time of the recording was playing before it."""
 
 ROUNDING = 2.0**-14
 """Two files that differ by less than this everywhere are one sound, rounded to 16 bits in two ways."""
@@ -87,14 +90,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Block:
-    """Recording samples [start, stop), of which the first and last few fade (n_fade_in, n_fade_out).
-
-    The n_context samples before it are worked on with it and not used.
-    """
+    """Recording samples [start, stop), of which the first and last few fade (n_fade_in, n_fade_out)."""
 
     start: int
     stop: int
-    n_context: int
     n_fade_in: int
     n_fade_out: int
 
@@ -184,7 +183,6 @@ def blocks_of(alignment: Alignment, audio_format: AudioFormat) -> list[Block]:
                 Block(
                     start + round(k * hop),
                     stop if last else start + round((k + 1) * hop) + overlap,
-                    0 if first else round(CONTEXT_S * rate_hz),
                     (edge if start > 0 else 0) if first else overlap,
                     (edge if stop < n_samples else 0) if last else overlap,
                 )
@@ -322,7 +320,7 @@ class _Cleaner:
     def __init__(self, job: _Job, recording: AudioReader, alignment: Alignment) -> None:
         self._job = job
         self._recording = recording
-        self._alignment = alignment
+        self._alignment = _begun_before(alignment, recording.format.sample_rate_hz)
         self._reference = load_mono(job.reference, recording.format.sample_rate_hz)
         self._warm_starts: list[Any] = [None] * recording.format.n_channels
         self._confidences: list[tuple[float, int]] = []
@@ -345,15 +343,13 @@ class _Cleaner:
         position, rest = 0, np.zeros((0, self._recording.format.n_channels))
         for block, following in zip(blocks, [*blocks[1:], None], strict=True):
             yield from self._untouched(position, block.start)
-            recorded = self._recording.read(block.start - block.n_context, block.stop)
-            removed = self._take_out(block, recorded)[block.n_context :] * block.window()
-            recorded = recorded[block.n_context :]
+            recorded = self._recording.read(block.start, block.stop)
+            removed = self._take_out(block, recorded) * block.window()
             removed[: len(rest)] += rest
             n_whole = min(block.stop, following.start if following else n_samples) - block.start
             rest = removed[n_whole:]
             position = block.start + n_whole
             yield recorded[:n_whole], removed[:n_whole]
-            self._job.progress("removing", 0.1 + 0.9 * block.stop / n_samples)
         yield from self._untouched(position, n_samples)
 
     def _untouched(self, start: int, stop: int) -> Iterator[tuple[Samples, Samples]]:
@@ -366,10 +362,11 @@ class _Cleaner:
         from unplay.removal.alignment import aligned_reference
         from unplay.removal.plan import remove
 
-        start = block.start - block.n_context
-        aligned = aligned_reference(self._reference, self._alignment, start, block.stop)
+        past = round(PAST_S * self._recording.format.sample_rate_hz)
+        aligned = aligned_reference(self._reference, self._alignment, block.start - past, block.stop)
         removed = np.zeros_like(recorded)
-        for channel in range(recorded.shape[1]):
+        n_channels = recorded.shape[1]
+        for channel in range(n_channels):
             if not recorded[:, channel].any():
                 continue
             removal = remove(
@@ -379,12 +376,20 @@ class _Cleaner:
                 method=self._job.method,
                 strength=self._job.strength,
                 warm_start=self._warm_starts[channel],
+                progress=self._progress_of(block, channel / n_channels, 1 / n_channels),
             )
             self._warm_starts[channel] = removal.warm_start
             self._account(block, channel, removal)
             if removal.confidence >= CONFIDENT:
                 removed[:, channel] = recorded[:, channel] - removal.near_end
         return removed
+
+    def _progress_of(self, block: Block, done: float, part: float) -> Progress:
+        """Progress of one channel of a block as progress of the whole, of which finding is a tenth."""
+        n_samples, length = self._recording.format.n_samples, block.stop - block.start
+        return lambda doing, share: self._job.progress(
+            doing, 0.1 + 0.9 * (block.start + length * (done + part * share)) / n_samples
+        )
 
     def _account(self, block: Block, channel: int, removal: Removal) -> None:
         rate_hz = self._recording.format.sample_rate_hz
@@ -446,19 +451,22 @@ def _spans(alignment: Alignment, rate_hz: int, n_samples: int) -> list[tuple[int
     return spans
 
 
+def _begun_before(alignment: Alignment, rate_hz: int) -> Alignment:
+    """The same alignment, in which what plays when the recording begins began when it really did."""
+    first, *others = sorted(alignment.stretches, key=lambda stretch: stretch.start)
+    if first.start > HEAD_S * rate_hz:
+        return alignment
+    n_played = math.floor(first.position_at(np.array([first.start]))[0])
+    return replace(alignment, stretches=(replace(first, start=first.start - max(0, n_played)), *others))
+
+
 def _at_rate(alignment: Alignment, factor: float, n_samples: int) -> Alignment:
-    """The same alignment in samples of another rate."""
-    stretches = [
-        replace(
-            stretch,
-            start=round(stretch.start * factor),
-            stop=min(n_samples, round(stretch.stop * factor)),
-            knots=stretch.knots * factor,
-            positions=stretch.positions * factor,
-        )
-        for stretch in alignment.stretches
-    ]
-    return replace(alignment, stretches=tuple(stretches))
+    """The same alignment in samples of another rate, within a recording of n_samples."""
+    stretches = tuple(stretch.scaled(factor) for stretch in alignment.stretches)
+    return replace(
+        alignment,
+        stretches=tuple(replace(stretch, stop=min(n_samples, stretch.stop)) for stretch in stretches),
+    )
 
 
 def _describe(alignment: Alignment, audio_format: AudioFormat) -> dict[str, Any]:

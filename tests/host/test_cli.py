@@ -111,14 +111,14 @@ def test_the_command_in_the_log_repeats_the_run(recorded: Scene, unplay_run) -> 
 
 
 def test_demo(tmp_path: Path, unplay_run) -> None:
-    """The music is 10 dB louder than the talker; 30 dB of gain is what one filter reaches and 1 dB more."""
+    """The music is 10 dB louder than the talker. 47 dB of gain were measured; 40 leave a margin."""
     run = unplay_run("demo", "--folder", tmp_path / "new" / "demo", "--json")
     assert (run.code, run.err) == (0, "")
     figures = json.loads(run.out)
     assert figures["echo_to_talker_before_db"] == pytest.approx(10, abs=0.01)
     assert figures["si_sdr_before_db"] == pytest.approx(-10, abs=0.2)
-    assert figures["si_sdr_after_db"] > 20
-    assert figures["echo_to_talker_after_db"] < -20
+    assert figures["si_sdr_after_db"] > 30
+    assert figures["echo_to_talker_after_db"] < -30
     for name in ("reference", "recording", "true_near_end", "near_end", "removed"):
         assert (tmp_path / "new" / "demo" / f"{name}.wav").exists()
 
