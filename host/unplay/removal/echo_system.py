@@ -45,7 +45,7 @@ class EchoSystem:
         """What the loudspeaker gives off, (n_samples,)."""
         if self.basis is None or self.curve is None:
             return self.reference
-        return self.curve @ self.basis
+        return np.einsum("k,kn->n", self.curve, self.basis)
 
     def model(self) -> EchoModel:
         """The linear map from the taps to the echo."""
@@ -120,7 +120,7 @@ def _refit_curve(system: EchoSystem, recording: FloatArray, weights: FloatArray,
         return system
     curve = fit_curve(system.basis, system.taps, system.gains, recording, weights, stft)
     # the level is the paths' to say: the loudspeaker gives off as much as the reference
-    level = np.std(system.reference) / (np.std(curve @ system.basis) + 1e-30)
+    level = np.std(system.reference) / (np.std(np.einsum("k,kn->n", curve, system.basis)) + 1e-30)
     return replace(system, curve=curve * level, taps=system.taps / level)
 
 

@@ -62,7 +62,8 @@ def fit_curve(
     root = np.sqrt(weights).astype(np.float32)
     for frames, spectrogram in stft.forward_in_pieces(signals):
         flat = (spectrogram * root[frames]).reshape(len(signals), -1).view(np.float32)
-        gram += flat @ flat.T
+        # not `@`: the threads of a BLAS wait for each other for seconds on a busy machine
+        gram += np.einsum("if,jf->ij", flat, flat)
     curvature, correlation = gram[:-1, :-1], gram[:-1, -1]
     scale = np.sqrt(np.diag(curvature)) + 1e-30
     normal = curvature / scale / scale[:, None] + RIDGE * np.eye(len(scale))
