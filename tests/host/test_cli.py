@@ -13,6 +13,7 @@ import soundfile
 import unplay
 from unplay.cleaning import METHODS
 from unplay.cli.clean import Method
+from unplay.virtual import demonstration
 from unplay.virtual.scene import Scene, make_scene
 
 CLEAN = ("clean", "reference.wav", "recording.wav", "--method", "fir")
@@ -123,8 +124,11 @@ def test_demo(tmp_path: Path, unplay_run) -> None:
         assert (tmp_path / "new" / "demo" / f"{name}.wav").exists()
 
 
-def test_demo_says_where_to_listen(tmp_path: Path, unplay_run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_says_where_to_listen(
+    scene: Scene, tmp_path: Path, unplay_run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demonstration, "make_scene", lambda: scene)
     for _ in range(2):
         run = unplay_run("demo")
         assert run.code == 0
