@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import soxr
 from numpy.typing import NDArray
 
 from unplay.removal.clock import Stretch
@@ -36,7 +37,9 @@ _SHORTEST_S = 0.5
 _COHERENT_HZ = 1000.0
 _BLOCK = 1 << 19
 _MOST_LAGS = 2.5e9
+_LONG_S = 60.0
 _SURE_SCORE = 14.0
+_MOSTLY = 0.7
 _AGREE_S = 0.03
 
 _FOLLOW_S = 8.0
@@ -86,25 +89,38 @@ def find(reference: NDArray[np.float32], recording: NDArray[np.float32], rate: f
     """Find every stretch of the reference (n,) in the recording (m,), both at `rate` Hz."""
     x = whitened(reference, rate, _REFERENCE_WHITENING)
     d = whitened(recording, rate, _RECORDING_WHITENING)
-    matches = _matches(x, d, rate, [(0, len(d))], _drifts(0.0, MAX_DRIFT_PPM))
-    best = max(matches, key=lambda m: m.score, default=NO_MATCH)
-    if best.score < FOUND_SCORE:
-        return Finding(best)
-    first = _consensus(matches, rate)
-    # too faint to be followed piece by piece, it is taken to play to its ends
-    stretches = _stretches(x, d, rate, first, 0, len(d)) or [_natural(first, len(x), 0, len(d))]
+    search = _Search.through(x, d, rate)
+    matches: list[Match] = []
+    stretches: list[Stretch] = []
+    for match in search.matches(_windows(0, len(d), rate), _drifts(0.0, MAX_DRIFT_PPM)):
+        matches.append(match)
+        if match.score >= _SURE_SCORE:
+            stretches = _stretches(x, d, rate, match, 0, len(d))
+            if _explained(stretches) > _MOSTLY * _explained([_natural(match, len(x), 0, len(d))]):
+                break
+    else:
+        best = max(matches, key=lambda m: m.score, default=NO_MATCH)
+        if best.score < FOUND_SCORE:
+            return Finding(best)
+        line = _consensus(matches, rate)
+        # what is too faint to be followed piece by piece is taken to play to its ends
+        stretches = _stretches(x, d, rate, line, 0, len(d)) or [_natural(line, len(x), 0, len(d))]
     drifts = _drifts(stretches[0].drift_ppm * 1e-6, _DRIFT_CHANGE_PPM)
-    new = stretches
-    while new:
-        free = _free(stretches, len(d), rate)
-        again = [m for m in _matches(x, d, rate, free, drifts) if m.score >= _AGAIN_SCORE]
-        new = []
-        for match in sorted(again, key=lambda m: -m.score):
-            for lo, hi in _free(stretches + new, len(d), rate):
-                if lo <= match.time < hi:
-                    new += _stretches(x, d, rate, match, lo, hi)
-        stretches = stretches + new
+    n_before = 0
+    while len(stretches) > n_before:
+        n_before = len(stretches)
+        windows = [w for lo, hi in _free(stretches, len(d), rate) for w in _windows(lo, hi, rate)]
+        for match in search.matches(windows, drifts):
+            around = [(lo, hi) for lo, hi in _free(stretches, len(d), rate) if lo <= match.time < hi]
+            if around and match.score >= _AGAIN_SCORE:
+                stretches += _stretches(x, d, rate, match, *around[0])
+    best = max(matches, key=lambda m: m.score)
     return Finding(best, tuple(sorted(stretches, key=lambda s: s.start)))
+
+
+def _explained(stretches: Sequence[Stretch]) -> int:
+    """Samples in all stretches."""
+    return sum(s.stop - s.start for s in stretches)
 
 
 def whitened(x: NDArray[np.float32], rate: float, exponent: float) -> NDArray[np.float32]:
@@ -138,23 +154,28 @@ def _drifts(centre: float, reach_ppm: float) -> tuple[float, float]:
     return max(centre - reach_ppm * 1e-6, -limit), min(centre + reach_ppm * 1e-6, limit)
 
 
-def _matches(
-    x: NDArray[np.float32],
-    d: NDArray[np.float32],
-    rate: float,
-    intervals: Sequence[tuple[int, int]],
-    drifts: tuple[float, float],
-) -> list[Match]:
-    """The best match of windows that cover intervals of the recording, until enough of them agree."""
-    windows = [w for lo, hi in intervals for w in _windows(lo, hi, rate)]
-    most = max(8, int(_MOST_LAGS / (len(x) + _WINDOW_S * rate) / (_WINDOW_S / _SEGMENT_S)))
-    matches: list[Match] = []
-    for k in _spread_order(len(windows))[:most]:
-        start, stop = windows[k]
-        matches.append(_probe(x, d[start:stop], start, rate, drifts))
-        if len(_agreeing(matches, rate)) >= 4:
-            break
-    return matches
+@dataclass(frozen=True)
+class _Search:
+    """The whole reference x and recording d at 1/`coarse` of the analysis rate: half where they are long."""
+
+    x: NDArray[np.float32]
+    d: NDArray[np.float32]
+    rate: float
+    coarse: int
+
+    @classmethod
+    def through(cls, x: NDArray[np.float32], d: NDArray[np.float32], rate: float) -> _Search:
+        if len(x) < _LONG_S * rate:
+            return cls(x, d, rate, 1)
+        return cls(soxr.resample(x, rate, rate / 2), soxr.resample(d, rate, rate / 2), rate / 2, 2)
+
+    def matches(self, windows: Sequence[tuple[int, int]], drifts: tuple[float, float]) -> Iterator[Match]:
+        """The best match of each window of the recording, spread over it, while the effort is bearable."""
+        per_window = (len(self.x) + _WINDOW_S * self.rate) * _WINDOW_S / _SEGMENT_S
+        for k in _spread_order(len(windows))[: max(8, int(_MOST_LAGS / per_window))]:
+            start, stop = windows[k][0] // self.coarse, windows[k][1] // self.coarse
+            match = _probe(self.x, self.d[start:stop], start, self.rate, drifts)
+            yield replace(match, time=match.time * self.coarse, position=match.position * self.coarse)
 
 
 def _windows(lo: int, hi: int, rate: float) -> list[tuple[int, int]]:
