@@ -306,11 +306,12 @@ class _Job:
         }
 
     def _command(self) -> str:
+        """What repeats the run, over the outputs that it wrote."""
         words = ["unplay", "clean", str(self.reference), str(self.recording), "-o", str(self.near_end)]
         for option, path in (("--removed", self.removed), ("--log", self.log)):
             if path is not None:
                 words += [option, str(path)]
-        words += ["--method", self.method, "--strength", f"{self.strength:g}"]
+        words += ["--method", self.method, "--strength", f"{self.strength:g}", "--force"]
         return shlex.join(words if self.warp else [*words, "--no-warp"])
 
 

@@ -214,7 +214,7 @@ def test_log(recorded: Scene) -> None:
     assert log["unplay_version"] == unplay.__version__
     assert log["command"] == (
         "unplay clean reference.wav recording.wav -o near_end.wav --removed removed.wav --log log.json "
-        "--method fir --strength 1"
+        "--method fir --strength 1 --force"
     )
     for role, name in (("reference", "reference.wav"), ("recording", "recording.wav")):
         assert log["inputs"][role]["path"] == name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -106,8 +107,8 @@ def test_absent_reference_is_exit_code_3(recorded: Scene, unplay_run) -> None:
 def test_the_command_in_the_log_repeats_the_run(recorded: Scene, unplay_run) -> None:
     log = json.loads(unplay_run(*CLEAN, "--no-warp", "--strength", "0.7", "--json").out)
     before = Path("recording_near_end.wav").read_bytes()
-    Path("recording_near_end.wav").unlink()
-    assert unplay_run(*log["command"].split()[1:]).code == 0
+    Path("recording_near_end.wav").write_bytes(b"")
+    assert unplay_run(*shlex.split(log["command"])[1:]).code == 0
     assert Path("recording_near_end.wav").read_bytes() == before
 
 
