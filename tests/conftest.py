@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 import soundfile
 
@@ -15,6 +16,9 @@ from unplay import cli
 from unplay.virtual.scene import Scene, make_scene
 
 BESIDE_THE_REPOSITORY = Path(__file__).parents[2] / "shared" / "corpus"
+
+hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")
