@@ -69,13 +69,15 @@ def align(
             return Alignment(False, f"the {name} is silent: all of its {len(signal) / rate:.1f} s are zero")
     finding = find(x, d, rate)
     evidence = {"score": finding.best.score, "runner_up": finding.best.runner_up}
-    if not finding.stretches:
+    found = sharpened(x, d, rate, finding.stretches)
+    if sum(s.stop - s.start for s in found) < SHORTEST_S * rate:
         return Alignment(False, _absence(finding.best), evidence=evidence)
-    track = refine(x, d, rate, sharpened(x, d, rate, finding.stretches))
+    track = refine(x, d, rate, found)
     if not follow_drift or _is_zero(track):
         track = replace(track, stretches=tuple(_unhurried(s) for s in track.stretches), drift_ppm=0.0)
     lag = direct_sound(x, d, rate, track.stretches)
-    stretches = tuple(s.later(lag).scaled(sample_rate_hz / rate) for s in track.stretches)
+    scaled = (s.later(lag).scaled(sample_rate_hz / rate) for s in track.stretches)
+    stretches = tuple(s.within(0, len(recording)) for s in scaled)
     first = stretches[0]
     delay_s = (first.start - float(first.position_at(np.array(first.start, float)))) / sample_rate_hz
     return Alignment(
@@ -107,10 +109,12 @@ def _resampled(x: NDArray[np.floating], from_hz: float, to_hz: float) -> NDArray
 
 
 def _absence(best: Match) -> str:
-    return (
-        f"the best match of the reference with the recording is {best.score:.1f} times chance; "
-        f"{FOUND_SCORE:.0f} are needed to call it present"
-    )
+    if best.score < FOUND_SCORE:
+        return (
+            f"the best match of the reference with the recording is {best.score:.1f} times chance; "
+            f"{FOUND_SCORE:.0f} are needed to call it present"
+        )
+    return f"the reference matches the recording for less than {SHORTEST_S} s ({best.score:.1f} times chance)"
 
 
 def _listed(stretches: Sequence[Stretch], sample_rate_hz: float) -> str:

@@ -7,12 +7,14 @@ drift means that the player's clock is the faster one.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unplay.removal.warp import warp
+
+MAX_DRIFT_PPM = 500.0
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,11 @@ class Stretch:
 
     def later(self, lag: int) -> Stretch:
         """The same playback heard `lag` samples later."""
-        return Stretch(self.start + lag, self.stop + lag, self.knots + lag, self.positions)
+        return replace(self, start=self.start + lag, stop=self.stop + lag, knots=self.knots + lag)
+
+    def within(self, lo: int, hi: int) -> Stretch:
+        """What of it lies in recording samples [lo, hi)."""
+        return replace(self, start=max(self.start, lo), stop=min(self.stop, hi))
 
     def scaled(self, ratio: float) -> Stretch:
         """The same stretch at `ratio` times the sample rate."""

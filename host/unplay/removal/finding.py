@@ -20,10 +20,9 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from unplay.removal.clock import Stretch
+from unplay.removal.clock import MAX_DRIFT_PPM, Stretch
 from unplay.removal.warp import warp
 
-MAX_DRIFT_PPM = 500.0
 FOUND_SCORE = 9.0
 
 _FRAME_S = 0.128
@@ -41,6 +40,7 @@ _LONG_S = 60.0
 _SURE_SCORE = 14.0
 _MOSTLY = 0.7
 _AGREE_S = 0.03
+_SAME_CLOCK_S = 0.001
 
 _FOLLOW_S = 8.0
 _STEP_S = 0.25
@@ -49,11 +49,13 @@ _SHAPE_S = (-0.008, 0.04)
 _FOLLOWED_SCORE = 5.0
 _DRIFT_CHANGE_PPM = 50.0
 _COAST_S = 60.0
+_BRIDGED_S = 2.0
 
 _ABSENT_LOG_ODDS = float(np.log(0.5))
 _PRESENT_LOG_ODDS = 6.0
 _SWITCH_COST = 6.0
 _AGAIN_SCORE = 8.0
+_QUIET = 0.2
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,21 @@ def find(reference: NDArray[np.float32], recording: NDArray[np.float32], rate: f
             if around and match.score >= _AGAIN_SCORE:
                 stretches += _stretches(x, d, rate, match, *around[0])
     best = max(matches, key=lambda m: m.score)
-    return Finding(best, tuple(sorted(stretches, key=lambda s: s.start)))
+    return Finding(best, _joined(sorted(stretches, key=lambda s: s.start), rate))
+
+
+def _joined(stretches: Sequence[Stretch], rate: float) -> tuple[Stretch, ...]:
+    """The stretches in order, those on one clock with a short gap in one piece."""
+    joined: list[Stretch] = []
+    for stretch in stretches:
+        last = joined[-1] if joined else None
+        if last and stretch.start - last.stop < _BRIDGED_S * rate:
+            there = np.array(float(stretch.start))
+            if abs(float(last.position_at(there) - stretch.position_at(there))) < _SAME_CLOCK_S * rate:
+                joined[-1] = replace(last, stop=stretch.stop)
+                continue
+        joined.append(stretch)
+    return tuple(joined)
 
 
 def _explained(stretches: Sequence[Stretch]) -> int:
@@ -244,7 +260,7 @@ def _bank(
     n_segments = len(d) // segment
     slack = int(np.ceil(MAX_DRIFT_PPM * 1e-6 * len(d) / 2)) + 1
     margin = len(d) + 2 * slack + segment
-    n_fft = 1 << int(np.ceil(np.log2(min(_BLOCK, len(x) + len(d) + margin))))
+    n_fft = _fast_length(min(_BLOCK, len(x) + len(d) + margin))
     n_positions = n_fft - margin
     segments = d[: n_segments * segment].reshape(n_segments, segment)
     spectra = np.fft.rfft(segments, n_fft, axis=1).conj()
@@ -265,6 +281,11 @@ def _bank(
                 begin = slack + k * segment + shift
                 score += shorts[k, begin : begin + len(at)]
             yield first, float(drift), score * norm
+
+
+def _fast_length(n: int) -> int:
+    """The smallest 2ᵏ, 3·2ᵏ or 5·2ᵏ that is at least n."""
+    return min(odd << max(0, int(np.ceil(np.log2(n / odd)))) for odd in (1, 3, 5))
 
 
 def _cumulative_energy(x: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -486,6 +507,8 @@ def _log_odds(
         np.exp(np.clip(a * score - a**2 / 2, -50, 50)) for a in (0.5 * amplitude, amplitude, 2 * amplitude)
     ]
     log_odds = np.log(0.5 + 0.5 * np.mean(models, axis=0))
+    # a silent piece of the reference says nothing
+    log_odds[np.std(fits, axis=1) < _QUIET * noise] = 0.0
     edges = line.start + np.arange(len(score) + 1) * length
     edges[-1] = line.stop
     return np.clip(log_odds, _ABSENT_LOG_ODDS, _PRESENT_LOG_ODDS), edges
