@@ -29,8 +29,8 @@ from unplay.removal.echo_path import (
 )
 from unplay.removal.echo_system import EchoSystem, fit_system, still_system
 from unplay.removal.movement import low_rank_start, moving_model
-from unplay.removal.prehistory import suppress_past_echo
 from unplay.removal.stft import Stft
+from unplay.removal.suppression import ABOVE_CHANCE_DB, suppress_residual_echo
 
 FloatArray = NDArray[np.floating]
 Progress = Callable[[str, float], None]
@@ -40,6 +40,9 @@ TRIAL_TAIL_S = 0.5
 """Tail of the paths while stages are being chosen."""
 
 TRIAL_SCHEDULE = ((1e-2, 0.1), (1e-2, 0.1))
+FINAL_SCHEDULE = ((1e-2, 0.0), (1e-3, 0.3), (1e-4, 1.0), (1e-5, 1.0))
+"""Goes on from the trial, first without the decay prior, which knows nothing of the longer tail yet."""
+
 MARGIN_DB = 0.5
 """What a stage must gain on the stretches left out to be used."""
 
@@ -53,8 +56,6 @@ CLIP_LEVEL = 0.999
 """Of full scale or of the recording's peak."""
 
 MAX_RANK = 3
-HEAD_S = 0.1
-"""A reference that starts later than this in the recording was started there, from silence."""
 
 
 @dataclass(frozen=True)
@@ -104,12 +105,16 @@ def remove(
     """
     d = np.asarray(recording, np.float64)
     x = np.asarray(reference, np.float64)
+    # the echo path may begin before lag 0: its first samples are needed then
+    n_missing = max(0, lead_samples(sample_rate_hz) - (len(x) - len(d)))
+    x = np.concatenate([np.zeros(n_missing), x])
     if method != "auto":
         near_end = CLASSICAL_METHODS[method](x[len(x) - len(d) :], d, sample_rate_hz)
         stage = StageDecision(method, True, _ratio_db(d, near_end), "asked for by name")
         return Removal(_mixed(d, near_end, strength), (stage,), 1.0, None)
-    plan = _Plan(x, d, sample_rate_hz, progress or (lambda doing, share: None))
-    near_end = plan.run(warm_start)
+    level, played_level = _level(d), _level(x)
+    plan = _Plan(x / played_level, d / level, sample_rate_hz, progress or (lambda doing, share: None))
+    near_end = plan.run(warm_start) * level
     return Removal(_mixed(d, near_end, strength), tuple(plan.stages), plan.confidence, plan.still_taps)
 
 
@@ -143,7 +148,7 @@ class _Plan:
         self.progress("fitting", 0.6)
         fitted = self._fit_everything(chosen)
         self.still_taps = still.system.taps
-        residual = self._without_past_echo(fitted)
+        residual = self._without_residual_echo(fitted.residual)
         self.progress("done", 1.0)
         return residual[self.n_past :]
 
@@ -223,30 +228,20 @@ class _Plan:
         if chosen.moving_taps is not None:
             return self._fit_moving(chosen, self.trust)
         system = chosen.system.with_taps(lead_samples(self.rate_hz) + round(TAIL_S * self.rate_hz))
-        return _Candidate(*fit_system(system, self.recording, self.rate_hz, SCHEDULE[1:], 30, self.trust))
+        return _Candidate(*fit_system(system, self.recording, self.rate_hz, FINAL_SCHEDULE, 30, self.trust))
 
-    def _without_past_echo(self, fitted: _Candidate) -> FloatArray:
-        first = int(np.argmax(self.reference != 0))
-        if first - self.n_past > HEAD_S * self.rate_hz or first < self.n_past:
-            return fitted.residual
-        cleaned, level_db = suppress_past_echo(
-            fitted.residual[first:],
-            self.reference[first:],
-            fitted.system.taps[0],
-            lead_samples(self.rate_hz),
-            self.rate_hz,
-        )
-        residual = np.concatenate([fitted.residual[:first], cleaned])
-        used = not np.array_equal(cleaned, fitted.residual[first:])
+    def _without_residual_echo(self, residual: FloatArray) -> FloatArray:
+        cleaned, above_chance_db = suppress_residual_echo(residual, self.recording - residual, self.rate_hz)
         self.stages.append(
             StageDecision(
-                "past echo",
-                used,
-                _ratio_db(fitted.residual, residual),
-                f"the head is {level_db:.1f} dB over what a past of the reference's level would leave",
+                "residual echo",
+                cleaned is not residual,
+                _ratio_db(residual, cleaned),
+                f"a Wiener mask takes {above_chance_db:+.1f} dB over what it would take by chance; "
+                f"{ABOVE_CHANCE_DB:g} dB are needed",
             )
         )
-        return residual
+        return cleaned
 
     def _gain_db(self, without: FloatArray, residual: FloatArray) -> float:
         """Mean decrease of the residual's level over the bins with echo in the frames left out, in dB."""
@@ -298,6 +293,11 @@ def _touched(samples: NDArray[np.bool_], stft: Stft) -> FloatArray:
     begin = np.arange(stft.n_frames(len(samples))) * stft.hop - (stft.n_fft - stft.hop)
     low, high = np.clip(begin, 0, len(samples)), np.clip(begin + stft.n_fft, 0, len(samples))
     return (counts[high] > counts[low]).astype(float)
+
+
+def _level(signal: FloatArray) -> float:
+    """Root mean square; 1 for silence. Signals of level 1 keep the solvers' single precision in range."""
+    return float(np.sqrt(np.mean(signal**2))) or 1.0
 
 
 def _mixed(recording: FloatArray, near_end: FloatArray, strength: float) -> NDArray[np.float32]:
