@@ -242,11 +242,16 @@ def solve_step(
 
 
 def decay_precision(taps: FloatArray, sample_rate_hz: int) -> FloatArray:
-    """1/σ² of the decay prior: σ² is the taps' smoothed energy, (n_inputs, n_taps); 0 while they are 0."""
+    """1/σ² of the decay prior: σ² is the taps' smoothed energy, (n_inputs, n_taps); 0 while they are 0.
+
+    A tail that has not been fitted yet (exact zeros) takes the envelope of the last fitted taps.
+    """
     if not taps.any():
         return np.zeros_like(taps)
     span = max(1, round(ENVELOPE_SMOOTHING_S * sample_rate_hz))
-    envelope = uniform_filter1d(taps**2, span, axis=-1, mode="nearest")
+    n_fitted = int(np.max(np.nonzero(taps.any(axis=0)))) + 1
+    envelope = uniform_filter1d(taps[:, :n_fitted] ** 2, span, axis=-1, mode="nearest")
+    envelope = np.pad(envelope, ((0, 0), (0, taps.shape[1] - n_fitted)), mode="edge")
     return 1.0 / (envelope + 1e-6 * envelope.max(axis=-1, keepdims=True) + 1e-30)
 
 

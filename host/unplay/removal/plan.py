@@ -10,7 +10,9 @@ everything. The recording itself is always a candidate.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +42,7 @@ TRIAL_TAIL_S = 0.5
 """Tail of the paths while stages are being chosen."""
 
 TRIAL_SCHEDULE = ((1e-2, 0.1), (1e-2, 0.1))
-FINAL_SCHEDULE = ((1e-2, 0.0), (1e-3, 0.3), (1e-4, 1.0), (1e-5, 1.0))
-"""Goes on from the trial, first without the decay prior, which knows nothing of the longer tail yet."""
+FINAL_SCHEDULE = SCHEDULE[1:]
 
 MARGIN_DB = 0.5
 """What a stage must gain on the stretches left out to be used."""
@@ -56,6 +57,21 @@ CLIP_LEVEL = 0.999
 """Of full scale or of the recording's peak."""
 
 MAX_RANK = 3
+
+WHAT = {
+    "loudspeaker curve": "a memoryless curve ahead of the echo path",
+    "gain track": "one path with a changing gain",
+    "movement": "a path of its own at every second",
+}
+FURTHER_STAGES = {
+    "loudspeaker curve": ["gain track", "movement"],
+    "gain track": ["loudspeaker curve"],
+    "movement": ["loudspeaker curve"],
+}
+"""What may be added to a stage that helped; a moving path has gains of its own."""
+
+N_THREADS = 2
+"""Candidates fitted at a time; the transforms they spend their time in run side by side."""
 
 
 @dataclass(frozen=True)
@@ -156,38 +172,49 @@ class _Plan:
         system = still_system(self.reference, self.rate_hz, TRIAL_TAIL_S)
         if warm_start is not None and warm_start.shape == system.taps.shape:
             system = replace(system, taps=warm_start)
-        first = self._fit(system, SCHEDULE[:2], 30)
-        still = self._fit(first.system, TRIAL_SCHEDULE, 10)
-        effect_db = self._gain_db(self.recording, still.residual)
-        self._decide("echo path", effect_db, "one path that stands still")
-        return still
+        return self._fit(system, SCHEDULE[:2], 30)
 
     def _choose(self, still: _Candidate) -> _Candidate:
-        """The candidate with the stages that help."""
-        curved = self._fit(still.system.with_curve(), TRIAL_SCHEDULE, 10)
-        if self._decide(
-            "loudspeaker curve", self._gain_db(still.residual, curved.residual), "a curve ahead of the path"
-        ):
-            still = curved
-        gained = self._fit(still.system.with_gain(), TRIAL_SCHEDULE, 10)
-        moving = self._fit_moving(still, self.seen)
-        gain_db, moving_db = (
-            self._gain_db(still.residual, gained.residual),
-            self._gain_db(still.residual, moving.residual),
+        """Of curve, gain track and movement take the one that helps most, then look for another."""
+        chosen = self._fit(still.system, TRIAL_SCHEDULE, 10)
+        self._decide(
+            "echo path", self._gain_db(self.recording, chosen.residual), "one path that stands still"
         )
-        if self._decide("gain track", gain_db, "one path with a changing gain", unless=moving_db > gain_db):
-            return gained
-        if not self._decide(
-            "movement", moving_db, "a path of its own at every second", unless=gain_db >= moving_db
-        ):
-            return still
+        start, open_stages = still, ["loudspeaker curve", "gain track", "movement"]
+        while open_stages:
+            with ThreadPoolExecutor(N_THREADS) as pool:
+                candidates = dict(
+                    zip(open_stages, pool.map(partial(self._with, start, chosen), open_stages), strict=True)
+                )
+            effects_db = {name: self._gain_db(chosen.residual, c.residual) for name, c in candidates.items()}
+            best = max(open_stages, key=lambda name: effects_db[name])
+            for name in open_stages:
+                self._decide(name, effects_db[name], WHAT[name], unless=name != best)
+            if effects_db[best] < MARGIN_DB:
+                break
+            start = chosen = candidates[best]
+            if chosen.moving_taps is not None:
+                chosen = start = self._few_paths(chosen)
+            if chosen.moving_taps is not None:
+                break
+            open_stages = FURTHER_STAGES[best]
+            if open_stages:
+                chosen = self._fit(start.system, TRIAL_SCHEDULE, 10)
+        return chosen
+
+    def _with(self, start: _Candidate, chosen: _Candidate, stage: str) -> _Candidate:
+        """start with another stage, fitted as long as chosen, which is start without it."""
+        if stage == "movement":
+            return self._fit_moving(chosen, self.seen)
+        system = start.system.with_curve() if stage == "loudspeaker curve" else start.system.with_gain()
+        return self._fit(system, TRIAL_SCHEDULE, 10)
+
+    def _few_paths(self, moving: _Candidate) -> _Candidate:
+        """The moving candidate as a few paths with gain tracks, if that is what it is."""
         for rank in range(2, MAX_RANK + 1):
-            few = self._fit_few_paths(moving, still, rank)
+            few = self._fit_few_paths(moving, rank)
             if self._decide(
-                f"{rank} paths",
-                self._gain_db(moving.residual, few.residual),
-                "few paths with gain tracks",
-                0.0,
+                f"{rank} paths", self._gain_db(moving.residual, few.residual), "paths with gain tracks"
             ):
                 return few
         return moving
@@ -209,9 +236,9 @@ class _Plan:
             residual = self.recording - model.echo(taps)
         return _Candidate(still.system, residual, taps)
 
-    def _fit_few_paths(self, moving: _Candidate, still: _Candidate, rank: int) -> _Candidate:
+    def _fit_few_paths(self, moving: _Candidate, rank: int) -> _Candidate:
         assert moving.moving_taps is not None
-        system = still.system
+        system = moving.system
         taps, gains = low_rank_start(
             moving.moving_taps,
             rank,
@@ -244,23 +271,23 @@ class _Plan:
         return cleaned
 
     def _gain_db(self, without: FloatArray, residual: FloatArray) -> float:
-        """Mean decrease of the residual's level over the bins with echo in the frames left out, in dB."""
+        """Mean decrease of the residual's level in the frames left out, in dB.
+
+        Over the bins with echo, weighted with its amplitude.
+        """
         before, after, echo = (
             uniform_filter(np.abs(self.stft.forward(signal)) ** 2, (1, 5))[self.held_out]
             for signal in (without, residual, self.recording - residual)
         )
         floor = 1e-6 * before.mean() + 1e-30
-        has_echo = echo > HEARD * before
-        if not has_echo.any():
-            return 0.0
-        return float(np.mean(10 * np.log10((before + floor) / (after + floor))[has_echo]))
+        amplitude = np.sqrt(echo) * (echo > HEARD * before)
+        decrease_db = 10 * np.log10((before + floor) / (after + floor))
+        return float(np.sum(amplitude * decrease_db) / (np.sum(amplitude) + 1e-30))
 
-    def _decide(
-        self, name: str, effect_db: float, what: str, margin_db: float = MARGIN_DB, unless: bool = False
-    ) -> bool:
+    def _decide(self, name: str, effect_db: float, what: str, unless: bool = False) -> bool:
         """Write the decision down and return it."""
-        used = effect_db >= margin_db and not unless
-        compared = "another stage does better" if unless else f"{margin_db:g} dB are needed"
+        used = effect_db >= MARGIN_DB and not unless
+        compared = "another stage does better" if unless else f"{MARGIN_DB:g} dB are needed"
         self.stages.append(
             StageDecision(
                 name, used, effect_db, f"{what}: {effect_db:+.2f} dB on what it did not see; {compared}"
