@@ -40,9 +40,6 @@ METHODS = ("auto", "subtract", "spectral", "match", "fir")
 
 LOG_SCHEMA_VERSION = 1
 
-ALIGNMENT_RATE_HZ = 16_000
-"""The reference is looked for at this rate or the recording's own, whichever is lower."""
-
 SHORTEST_S = 0.5
 """Less sound than this cannot be told from chance."""
 
@@ -144,11 +141,14 @@ def clean(
 
 
 def align_files(reference: Path, recording: AudioReader, *, warp: bool) -> Alignment:
-    """Find the reference, in the loudest channel that has it. Positions are at the recording's rate."""
-    from unplay.removal.alignment import align
+    """Find the reference, in the loudest channel that has it. Positions are at the recording's rate.
+
+    Both are read at the rate of the analysis: at their own, an hour would fill the memory.
+    """
+    from unplay.removal.alignment import ANALYSIS_RATE_HZ, align
 
     rate_hz = recording.format.sample_rate_hz
-    low_rate_hz = min(rate_hz, ALIGNMENT_RATE_HZ)
+    low_rate_hz = min(rate_hz, int(ANALYSIS_RATE_HZ))
     played = load_mono(reference, low_rate_hz)
     alignment = None
     for channel in np.argsort(-recording.survey.energies, kind="stable"):
