@@ -79,7 +79,7 @@ def align(
     scaled = (s.later(lag).scaled(sample_rate_hz / rate) for s in track.stretches)
     stretches = tuple(s.within(0, len(recording)) for s in scaled)
     first = stretches[0]
-    delay_s = (first.start - float(first.position_at(np.array(first.start, float)))) / sample_rate_hz
+    delay_s = float(first.knots[0] - first.positions[0] / first.rates[0]) / sample_rate_hz
     return Alignment(
         True,
         f"the reference plays in {_listed(stretches, sample_rate_hz)} "
