@@ -148,9 +148,12 @@ def _normal_equations(
         echo = _spectrum(on_recording_clock(reference, stretches, block.start, stop), rate)
         target = _spectrum(recording[block.start : stop], rate)
         hats = _hats(stretches, block.start + _centres(len(target), rate))
-        block_matrix, block_vector, scores, information = _block_equations(echo, target, rate, hats, block)
-        matrix += block_matrix
-        vector += block_vector
+        near = np.flatnonzero(hats.any(axis=0))
+        block_matrix, block_vector, scores, information = _block_equations(
+            echo, target, rate, hats[:, near], block
+        )
+        matrix[np.ix_(near, near)] += block_matrix
+        vector[near] += block_vector
         n_batches = max(8, round((stop - block.start) / rate / _BATCH_S))
         variation += sum(float(np.sum(batch)) ** 2 for batch in np.array_split(scores, n_batches))
         expected += information
@@ -174,7 +177,7 @@ def _block_equations(
     frequency = _frequencies(rate)
     # knot values of a clock that runs evenly ahead, in seconds
     even = np.linspace(-0.5, 0.5, n_frames) * hats.sum(axis=1)
-    directions = np.column_stack([hats, even])
+    directions = np.column_stack([hats, even]).astype(np.float32)
     matrix = np.zeros((directions.shape[1],) * 2)
     vector, scores = np.zeros(directions.shape[1]), np.zeros(n_frames)
     path = np.zeros((n_bins, _TAPS), np.complex64)

@@ -22,6 +22,7 @@ KNOTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.75, 0.9)
 """Knots of the curve on either side of zero, relative to the reference's largest absolute value."""
 
 OVERSAMPLING = 4
+KNOWN_RATIO = 0.5
 RIDGE = 1e-6
 """Regularisation of the curve's coefficients relative to each one's own curvature."""
 
@@ -59,7 +60,7 @@ def fit_curve(
     """
     signals = np.concatenate([_echoes(basis, taps, gains), recording[None].astype(np.float32)])
     gram = np.zeros((len(signals), len(signals)))
-    root = np.sqrt(weights).astype(np.float32)
+    root = np.sqrt(weights * _known_bins(basis, stft)).astype(np.float32)
     for frames, spectrogram in stft.forward_in_pieces(signals):
         flat = (spectrogram * root[frames]).reshape(len(signals), -1).view(np.float32)
         # not `@`: the threads of a BLAS wait for each other for seconds on a busy machine
@@ -68,6 +69,18 @@ def fit_curve(
     scale = np.sqrt(np.diag(curvature)) + 1e-30
     normal = curvature / scale / scale[:, None] + RIDGE * np.eye(len(scale))
     return np.linalg.solve(normal, correlation / scale) / scale
+
+
+def _known_bins(basis: NDArray[np.float32], stft: Stft) -> NDArray[np.bool_]:
+    """The bins (n_bins,) in which the reference itself is about as loud as any hinge.
+
+    In the others (direct current above all) the echo path is not known from the reference, and an error of
+    the path there would look like an error of the curve.
+    """
+    power = np.zeros((len(basis), stft.n_bins))
+    for _, spectrogram in stft.forward_in_pieces(basis):
+        power += np.sum(np.abs(spectrogram) ** 2, axis=1)
+    return power[0] > KNOWN_RATIO * power[1:].max(axis=0)
 
 
 def _echoes(basis: NDArray[np.float32], taps: FloatArray, gains: FloatArray | None) -> NDArray[np.float32]:

@@ -41,7 +41,9 @@ Schedule = tuple[tuple[float, float], ...]
 TRIAL_TAIL_S = 0.5
 """Tail of the paths while stages are being chosen."""
 
-TRIAL_SCHEDULE = ((1e-2, 0.1), (1e-2, 0.1))
+TRIAL_SCHEDULE = ((1e-2, 0.1), (1e-2, 0.1), (1e-2, 0.1))
+"""A curve and its path need three rounds to find to each other."""
+
 FINAL_SCHEDULE = SCHEDULE[1:]
 
 MARGIN_DB = 0.5

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from cases import Case, Signal, read_if_there
 from scoring import NOT_FOUND, Outcome
-from unplay.removal.plan import Removal, remove
 
 import unplay
 from unplay.errors import UnplayError
 from unplay.removal.alignment import align, aligned_reference
+from unplay.removal.plan import Removal, remove
 from unplay.removal.warp import warp
 
 Cleaner = Callable[[Case, str], Outcome]

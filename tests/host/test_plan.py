@@ -1,0 +1,108 @@
+"""The plan chooses what the scene has, and leaves alone what it doesn't."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.signal
+from numpy.typing import NDArray
+
+from unplay.metrics import si_sdr_db
+from unplay.removal.plan import Removal, remove
+from unplay.virtual.scene import Scene, make_scene, room_response
+
+RATE_HZ = 16_000
+STAGES = {"loudspeaker curve", "gain track", "movement"}
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    return make_scene(11, duration_s=8.0, reference_s=8.0, offset_s=0.1, drift_ppm=0.0)
+
+
+def used(removal: Removal) -> set[str]:
+    return {stage.name for stage in removal.stages if stage.used}
+
+
+def gain_db(scene: Scene, d: NDArray[np.floating], near_end: NDArray[np.floating], removal: Removal) -> float:
+    return si_sdr_db(near_end, removal.near_end.astype(float)) - si_sdr_db(near_end, d)
+
+
+def test_a_still_path_needs_nothing_else(scene: Scene) -> None:
+    removal = remove(scene.played, scene.recording, RATE_HZ)
+    assert used(removal) & STAGES == set()
+    assert "echo path" in used(removal)
+    assert removal.confidence > 0.9
+    # measured 37 dB; the noise 40 dB under the talker sets the limit at 50
+    assert gain_db(scene, scene.recording, scene.true_near_end, removal) > 30
+
+
+def test_a_loudspeaker_curve_is_chosen(scene: Scene) -> None:
+    x = scene.played
+    oversampled = scipy.signal.resample_poly(x, 4, 1)
+    curved = scipy.signal.resample_poly(np.where(oversampled > 0, oversampled, 0.4 * oversampled), 1, 4)
+    echo = scipy.signal.oaconvolve(curved, scene.echo_path)[: len(x)]
+    d = scene.true_near_end + echo * np.std(scene.echo) / np.std(echo)
+    removal = remove(x, d, RATE_HZ)
+    assert used(removal) & STAGES == {"loudspeaker curve"}
+    assert gain_db(scene, d, scene.true_near_end, removal) > 25
+
+
+def test_a_gain_track_is_chosen(scene: Scene) -> None:
+    gain = 1 + 0.6 * np.sin(2 * np.pi * 0.4 * np.arange(len(scene.echo)) / RATE_HZ)
+    removal = remove(scene.played, gain * scene.recording, RATE_HZ)
+    # two paths with gains contain one path with a gain
+    assert used(removal) & STAGES in ({"gain track"}, {"movement"})
+    assert gain_db(scene, gain * scene.recording, gain * scene.true_near_end, removal) > 20
+
+
+def test_a_path_that_moves_over_is_chosen(scene: Scene) -> None:
+    other = room_response(np.random.default_rng(99), RATE_HZ, 0.35)
+    elsewhere = scipy.signal.oaconvolve(scene.played, other)[: len(scene.played)]
+    elsewhere *= np.std(scene.echo) / np.std(elsewhere)
+    share = np.clip((np.arange(len(elsewhere)) / RATE_HZ - 3.0) / 2.0, 0, 1)
+    d = scene.true_near_end + (1 - share) * scene.echo + share * elsewhere
+    removal = remove(scene.played, d, RATE_HZ)
+    assert "movement" in used(removal)
+    assert gain_db(scene, d, scene.true_near_end, removal) > 15
+
+
+def test_an_unrelated_reference_is_not_trusted(scene: Scene) -> None:
+    other = make_scene(12, duration_s=8.0, reference_s=8.0, offset_s=0.1, drift_ppm=0.0)
+    assert remove(other.played, scene.recording, RATE_HZ).confidence < 0.5
+
+
+def test_strength_mixes_with_the_recording(scene: Scene) -> None:
+    d = scene.recording[: 4 * RATE_HZ]
+    x = scene.played[: 4 * RATE_HZ]
+    full = remove(x, d, RATE_HZ, strength=1.0).near_end
+    half = remove(x, d, RATE_HZ, strength=0.5).near_end
+    none = remove(x, d, RATE_HZ, strength=0.0).near_end
+    np.testing.assert_array_equal(none, d.astype(np.float32))
+    np.testing.assert_allclose(half, 0.5 * (full + d), atol=1e-6)
+
+
+def test_level_does_not_matter_and_inputs_stay(scene: Scene) -> None:
+    d, x = scene.recording[: 4 * RATE_HZ], scene.played[: 4 * RATE_HZ]
+    before = (x.copy(), d.copy())
+    loud = remove(x, d, RATE_HZ).near_end
+    quiet = remove(2.0**10 * x, 2.0**-10 * d, RATE_HZ).near_end
+    np.testing.assert_array_equal(loud, 2.0**10 * quiet)
+    np.testing.assert_array_equal(before, (x, d))
+
+
+def test_what_was_played_before_the_recording_counts(scene: Scene) -> None:
+    start = 2 * RATE_HZ
+    d, near_end = scene.recording[start:], scene.true_near_end[start:]
+    with_past = remove(scene.played[RATE_HZ:], d, RATE_HZ)
+    without = remove(scene.played[start:], d, RATE_HZ)
+    head = slice(0, RATE_HZ // 4)
+    error_with = np.std(with_past.near_end[head] - near_end[head])
+    assert error_with < 0.3 * np.std(without.near_end[head] - near_end[head])
+
+
+@pytest.mark.parametrize("method", ["subtract", "spectral", "match", "fir"])
+def test_methods_by_name(scene: Scene, method: str) -> None:
+    removal = remove(scene.played, scene.recording, RATE_HZ, method=method)
+    assert used(removal) == {method}
+    assert len(removal.near_end) == len(scene.recording)
