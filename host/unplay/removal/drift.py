@@ -37,7 +37,7 @@ _KNOT_S = 5.0
 _FOLLOWED_FROM_S = 40.0
 _BINS_AT_ONCE = 48
 _ITERATIONS = 8
-_CONVERGED = 0.02
+_CONVERGED_SAMPLES = 5e-4
 # Frames every quarter of their length count all evidence twice. Batches of scores often vary less than
 # that (a weight that holds the frame's own residual bounds its score), but real rooms ask for it.
 _LEAST_VARIATION = 2.0
@@ -98,8 +98,7 @@ def refine(
             wander = _likeliest_wander(equations, stretches, sample_rate_hz)
         step, covariance = _solve(equations, stretches, sample_rate_hz, wander)
         stretches = _moved(stretches, step)
-        step -= np.mean(step)
-        if iteration > 2 and np.max(np.abs(step)) < _CONVERGED * np.sqrt(np.trace(covariance) / len(step)):
+        if iteration > 2 and np.ptp(step) < _CONVERGED_SAMPLES:
             break
     drift, contrast = _mean_drift(stretches)
     sigma_ppm = min(1e6 * float(np.sqrt(contrast @ covariance @ contrast)), MAX_DRIFT_PPM)
@@ -197,7 +196,7 @@ def _block_equations(
         cross = weighted @ (slope[:, :, None] * directions)
         eliminated = np.linalg.solve(gram, cross)
         power = np.sum((slope_weight * slope).real, axis=0)
-        matrix += directions.T @ (power[:, None] * directions)
+        matrix += directions.T @ (power[:, None].astype(np.float64) * directions)
         matrix -= np.sum((cross.conj().transpose(0, 2, 1) @ eliminated).real, axis=0)
         score = np.sum((slope_weight * residual).real, axis=0)
         vector += directions.T @ score
@@ -251,9 +250,9 @@ def _band(rate: float) -> slice:
     return slice(round(_LOWEST_HZ * _n_fft(rate) / rate), round(_HIGHEST * _n_fft(rate)))
 
 
-def _frequencies(rate: float) -> NDArray[np.floating]:
+def _frequencies(rate: float) -> NDArray[np.float32]:
     """Radians a sample of the bins in use."""
-    return 2 * np.pi * np.arange(_n_fft(rate) // 2 + 1)[_band(rate)] / _n_fft(rate)
+    return (2 * np.pi * np.arange(_n_fft(rate) // 2 + 1)[_band(rate)] / _n_fft(rate)).astype(np.float32)
 
 
 def _spectrum(x: NDArray[np.floating], rate: float) -> NDArray[np.complexfloating]:
