@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.signal
 
+from unplay.removal.warp import warp
 from unplay.virtual.scene import Signal, compose, room_response, talker
 
 
@@ -44,6 +45,30 @@ class Take:
     recording: Signal
     near_end: Signal
     echo: Signal
+
+
+def record_long(
+    playback: Playback,
+    *,
+    duration_s: float,
+    seed: int = 0,
+    sample_rate_hz: int = 8000,
+    talker_to_echo_db: float = -6.0,
+) -> Take:
+    """Minutes of one playback: bursts of coloured noise, band-limited, on any clock (below −120 dB exact)."""
+    rng = np.random.default_rng(seed)
+    n_samples = round(duration_s * sample_rate_hz)
+    beats = np.repeat(rng.uniform(-25, 0, n_samples * 4 // sample_rate_hz + 1), sample_rate_hz // 4)
+    noise = rng.standard_normal(n_samples) * 10 ** (beats[:n_samples] / 20)
+    reference = scipy.signal.sosfilt(scipy.signal.butter(8, 0.85, output="sos"), noise)
+    reference = scipy.signal.lfilter([0.1], [1, -0.9], reference)
+    times_s = np.arange(n_samples) / sample_rate_hz
+    heard = (times_s >= playback.start_s) & (times_s < playback.stop_s)
+    played = warp(reference, playback.clock_s(times_s) * sample_rate_hz) * heard
+    echo = scipy.signal.oaconvolve(played, room_response(rng, sample_rate_hz, 0.3))[:n_samples]
+    near_end = talker(rng, sample_rate_hz, n_samples)
+    near_end *= np.std(echo) / np.std(near_end) * 10 ** (talker_to_echo_db / 20)
+    return Take(sample_rate_hz, reference, echo + near_end, near_end, echo)
 
 
 def record(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.signal
-from scenes import Playback, Take, even, record, wandering
+from scenes import Playback, Take, even, record, record_long, wandering
 
 from unplay.removal.alignment import Alignment, align
 from unplay.removal.clock import Stretch
@@ -90,7 +90,7 @@ def test_while_the_path_moves() -> None:
 
 def test_a_step_of_30_ppm() -> None:
     playback = wandering(1.0, 300, [0, 150, 150.01, 300], [20, 20, 50, 50])
-    take = record([playback], reference_s=300, duration_s=300, seed=3, sample_rate_hz=RATE_HZ)
+    take = record_long(playback, duration_s=300, seed=3)
     alignment = align(take.reference, take.recording, RATE_HZ)
     assert len(alignment.stretches) == 1
     times_s, drifts_ppm = alignment.drift_track.T
@@ -104,7 +104,7 @@ def test_a_step_of_30_ppm() -> None:
 
 def test_a_ramp_of_30_ppm() -> None:
     playback = wandering(1.0, 300, [0, 300], [-10, 20])
-    take = record([playback], reference_s=300, duration_s=300, seed=4, sample_rate_hz=RATE_HZ)
+    take = record_long(playback, duration_s=300, seed=4)
     alignment = align(take.reference, take.recording, RATE_HZ)
     assert len(alignment.stretches) == 1
     times_s, drifts_ppm = alignment.drift_track.T
