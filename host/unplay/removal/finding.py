@@ -24,12 +24,16 @@ from unplay.removal.clock import MAX_DRIFT_PPM, Stretch
 from unplay.removal.warp import warp
 
 FOUND_SCORE = 9.0
+"""Unrelated pairs score up to 7.4 (1296 pairs of real music, speech and rooms), references 20 dB below the
+talker 11.6 and more."""
 
+# whitening: STFT magnitudes to the power of 1 − exponent
 _FRAME_S = 0.128
 _BAND_HZ = (100.0, 3800.0)
 _RECORDING_WHITENING = 1.0
 _REFERENCE_WHITENING = 0.5
 
+# search: coherent windows made of segments, drifts as fine as `_COHERENT_HZ` asks for
 _WINDOW_S = 16.0
 _SEGMENT_S = 0.5
 _SHORTEST_S = 0.5
@@ -38,24 +42,27 @@ _BLOCK = 1 << 19
 _MOST_LAGS = 2.5e9
 _LONG_S = 60.0
 _SURE_SCORE = 14.0
-_MOSTLY = 0.7
+_AGAIN_SCORE = 8.0
 _AGREE_S = 0.03
-_SAME_CLOCK_S = 0.001
+_DRIFT_CHANGE_PPM = 50.0
 
+# a line that is heard this far, or over this share of its length, is no accident of a loop
+_UNMISTAKABLE_S = 40.0
+_MOSTLY = 0.7
+
+# following a line, and telling where it sounds
 _FOLLOW_S = 8.0
+_FOLLOWED_SCORE = 5.0
+_COAST_S = 60.0
 _STEP_S = 0.25
 _REACH_S = 0.064
 _SHAPE_S = (-0.008, 0.04)
-_FOLLOWED_SCORE = 5.0
-_DRIFT_CHANGE_PPM = 50.0
-_COAST_S = 60.0
-_BRIDGED_S = 2.0
-
+_QUIET = 0.2
+_SWITCH_COST = 6.0
 _ABSENT_LOG_ODDS = float(np.log(0.5))
 _PRESENT_LOG_ODDS = 6.0
-_SWITCH_COST = 6.0
-_AGAIN_SCORE = 8.0
-_QUIET = 0.2
+_SAME_CLOCK_S = 0.001
+_BRIDGED_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,8 @@ def find(reference: NDArray[np.float32], recording: NDArray[np.float32], rate: f
         matches.append(match)
         if match.score >= _SURE_SCORE:
             stretches = _stretches(x, d, rate, match, 0, len(d))
-            if _explained(stretches) > _MOSTLY * _explained([_natural(match, len(x), 0, len(d))]):
+            natural = _natural(match, len(x), 0, len(d))
+            if _explained(stretches) > min(_MOSTLY * _explained([natural]), _UNMISTAKABLE_S * rate):
                 break
     else:
         best = max(matches, key=lambda m: m.score, default=NO_MATCH)
