@@ -508,8 +508,10 @@ def _log_odds(
         odds.append(_matched(profiles, shape, rate))
     fits = np.concatenate(odds)
     origin = fits.shape[1] // 2
-    noise = np.std(fits[:, : origin - round(0.016 * rate)])
-    score = fits[:, origin - 1 : origin + 2].max(axis=1) / (noise + 1e-30)
+    # lags before the direct sound: chance, and what the reference has in common with itself
+    early = fits[:, : origin - round(0.016 * rate)]
+    noise = float(np.std(early)) + 1e-30
+    score = fits[:, origin - 1 : origin + 2].max(axis=1) / np.maximum(noise, np.std(early, axis=1))
     amplitude = max(float(np.mean(score[score > np.median(score)])), 1.0)
     models = [
         np.exp(np.clip(a * score - a**2 / 2, -50, 50)) for a in (0.5 * amplitude, amplitude, 2 * amplitude)

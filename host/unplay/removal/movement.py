@@ -21,9 +21,6 @@ FloatArray = NDArray[np.floating]
 GAIN_STEP = 0.1
 """Standard deviation of a gain's change from one frame to the next (a gain's mean square is 1)."""
 
-KNOT_S = 1.0
-"""Time between the knots of the path of full rank."""
-
 MOVING_TAIL_S = 0.25
 """Tail of the path of full rank: there is too little to learn a longer one from at every knot."""
 
@@ -147,7 +144,10 @@ def normalised(taps: FloatArray, gains: FloatArray) -> tuple[FloatArray, FloatAr
     return taps * scale, gains / scale
 
 
-def moving_model(driven: FloatArray, sample_rate_hz: int) -> MovingEchoModel:
-    """The model of full rank of what the loudspeaker gives off (n_samples,), advanced by the lead."""
+def moving_model(driven: FloatArray, sample_rate_hz: int, knot_s: float) -> MovingEchoModel:
+    """The model of full rank of what the loudspeaker gives off (n_samples,), advanced by the lead.
+
+    knot_s: time between the knots.
+    """
     n_taps = lead_samples(sample_rate_hz) + round(MOVING_TAIL_S * sample_rate_hz)
-    return MovingEchoModel(driven, n_taps, round(KNOT_S * sample_rate_hz))
+    return MovingEchoModel(driven, n_taps, round(knot_s * sample_rate_hz))

@@ -46,6 +46,15 @@ TRIAL_SCHEDULE = ((1e-2, 0.1), (1e-2, 0.1), (1e-2, 0.1))
 
 FINAL_SCHEDULE = SCHEDULE[1:]
 
+MOVING_TRIAL = ((1e-2, 0.1, 0.3), (1e-2, 0.1, 0.1))
+MOVING_FINAL = ((1e-2, 0.03, 0.3), (1e-2, 0.03, 0.03), (1e-3, 0.03, 0.03))
+"""For each round on a moving path: floor of the near end, strength of the decay prior (its mean path says
+little of how large it may become), and precision of its change from knot to knot over that. The trial has
+gaps to bridge and is stiffer."""
+
+TRIAL_KNOT_S, FINAL_KNOT_S = 1.0, 0.5
+"""Time between a moving path's knots."""
+
 MARGIN_DB = 0.5
 """What a stage must gain on the stretches left out to be used."""
 
@@ -63,7 +72,7 @@ MAX_RANK = 3
 WHAT = {
     "loudspeaker curve": "a memoryless curve ahead of the echo path",
     "gain track": "one path with a changing gain",
-    "movement": "a path of its own at every second",
+    "movement": "a path of its own every half second",
 }
 FURTHER_STAGES = {
     "loudspeaker curve": ["gain track", "movement"],
@@ -199,7 +208,11 @@ class _Plan:
                 chosen = start = self._few_paths(chosen)
             if chosen.moving_taps is not None:
                 break
-            open_stages = FURTHER_STAGES[best]
+            open_stages = [
+                name
+                for name in FURTHER_STAGES[best]
+                if name == "loudspeaker curve" or chosen.system.gains is None
+            ]
             if open_stages:
                 chosen = self._fit(start.system, TRIAL_SCHEDULE, 10)
         return chosen
@@ -207,7 +220,7 @@ class _Plan:
     def _with(self, start: _Candidate, chosen: _Candidate, stage: str) -> _Candidate:
         """start with another stage, fitted as long as chosen, which is start without it."""
         if stage == "movement":
-            return self._fit_moving(chosen, self.seen)
+            return self._fit_moving(chosen, self.seen, MOVING_TRIAL)
         system = start.system.with_curve() if stage == "loudspeaker curve" else start.system.with_gain()
         return self._fit(system, TRIAL_SCHEDULE, 10)
 
@@ -226,14 +239,19 @@ class _Plan:
             *fit_system(system, self.recording, self.rate_hz, schedule, n_iterations, self.seen)
         )
 
-    def _fit_moving(self, still: _Candidate, trust: FloatArray) -> _Candidate:
-        model = moving_model(still.system.driven(), self.rate_hz)
+    def _fit_moving(
+        self, still: _Candidate, trust: FloatArray, schedule: tuple[tuple[float, float, float], ...]
+    ) -> _Candidate:
+        """A path at every knot, from the still path on; schedule: MOVING_TRIAL or MOVING_FINAL."""
+        knot_s = TRIAL_KNOT_S if schedule is MOVING_TRIAL else FINAL_KNOT_S
+        model = moving_model(still.system.driven(), self.rate_hz, knot_s)
         taps = np.repeat(still.system.taps[:1, : model.n_taps], model.n_inputs, axis=0)
         residual = self.recording - model.echo(taps)
-        for change in (0.3, 0.1):
-            precision = 0.1 * decay_precision(taps.mean(axis=0, keepdims=True), self.rate_hz) + 1e-9
-            prior = Prior(np.repeat(precision, model.n_inputs, axis=0), change * precision[0])
-            weights = near_end_weights(self.stft, residual, 1e-2, trust)
+        for floor, strength, stiffness in schedule:
+            mean = taps.mean(axis=0, keepdims=True)
+            precision = strength * decay_precision(mean, self.rate_hz) + 1e-9
+            prior = Prior(np.repeat(precision, model.n_inputs, axis=0), stiffness * precision[0])
+            weights = near_end_weights(self.stft, residual, floor, trust)
             taps = taps + solve_step(model, self.stft, weights, residual, taps, prior, 20)
             residual = self.recording - model.echo(taps)
         return _Candidate(still.system, residual, taps)
@@ -247,7 +265,7 @@ class _Plan:
             system.driven(),
             moving.residual,
             self.stft,
-            self.rate_hz,
+            round(TRIAL_KNOT_S * self.rate_hz),
             system.taps.shape[1],
         )
         return self._fit(replace(system, taps=taps, gains=gains), TRIAL_SCHEDULE, 20)
@@ -255,7 +273,7 @@ class _Plan:
     def _fit_everything(self, chosen: _Candidate) -> _Candidate:
         """The chosen candidate fitted to all that can be trusted, with the whole tail."""
         if chosen.moving_taps is not None:
-            return self._fit_moving(chosen, self.trust)
+            return self._fit_moving(chosen, self.trust, MOVING_FINAL)
         system = chosen.system.with_taps(lead_samples(self.rate_hz) + round(TAIL_S * self.rate_hz))
         return _Candidate(*fit_system(system, self.recording, self.rate_hz, FINAL_SCHEDULE, 30, self.trust))
 

@@ -26,8 +26,8 @@ QUIET_BIAS = 2.0
 DETECTION_RATIO = 2.0
 """How much louder the quiet frames must be under loud echo than under soft echo (3 dB)."""
 
-ABOVE_CHANCE_DB = 3.0
-"""How much more the mask must take than it takes with the echo of another time: as much again."""
+ABOVE_CHANCE_DB = 2.0
+"""How much more the mask must take than it takes with the echo of another time."""
 
 MASK_FLOOR = 0.05
 MEMORY = 0.9
@@ -43,7 +43,7 @@ def suppress_residual_echo(
     """residual, echo (n_samples,) → the residual without its residual echo, and why or why not:
 
     the energy that the mask takes over what it takes with the echo moved to another time, in dB. What it
-    takes then can only be the near end's; it has to take twice as much to be used.
+    takes then can only be the near end's; it has to take ABOVE_CHANCE_DB more to be used.
 
     Gain: decision-directed Wiener (Ephraim & Malah 1984, eq. 51) with the residual echo as the noise.
     """
