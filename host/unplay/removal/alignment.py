@@ -26,6 +26,8 @@ SHORTEST_S = 0.5
 
 _DRIFT_SIGNIFICANCE = 2.5
 _DRIFT_RESOLUTION_PPM = 0.005
+_FAINT_SCORE = 30.0
+_SHORT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def align(
     found = sharpened(x, d, rate, finding.stretches)
     if sum(s.stop - s.start for s in found) < SHORTEST_S * rate:
         return Alignment(False, _absence(finding.best), evidence=evidence)
-    track = refine(x, d, rate, found)
+    track = _track(x, d, rate, found, finding.best.score)
     if not follow_drift or _is_zero(track):
         track = replace(track, stretches=tuple(_unhurried(s) for s in track.stretches), drift_ppm=0.0)
     lag = direct_sound(x, d, rate, track.stretches)
@@ -121,6 +123,18 @@ def _listed(stretches: Sequence[Stretch], sample_rate_hz: float) -> str:
     spans = [f"{s.start / sample_rate_hz:.2f} to {s.stop / sample_rate_hz:.2f} s" for s in stretches[:4]]
     more = f" and {len(stretches) - 4} more stretches" if len(stretches) > 4 else ""
     return ", ".join(spans) + more
+
+
+def _track(
+    x: NDArray[np.float32], d: NDArray[np.float32], rate: float, stretches: Sequence[Stretch], score: float
+) -> Track:
+    """The refined clocks. What seems to drift, but is faint and short, must beat the best clock near zero."""
+    track = refine(x, d, rate, stretches)
+    playing_s = sum(s.stop - s.start for s in stretches) / rate
+    if _is_zero(track) or score > _FAINT_SCORE or playing_s > _SHORT_S:
+        return track
+    still = refine(x, d, rate, [_unhurried(s) for s in stretches])
+    return track if track.log_likelihood > still.log_likelihood else still
 
 
 def _is_zero(track: Track) -> bool:

@@ -36,7 +36,8 @@ _TAIL_S = 0.4
 _KNOT_S = 5.0
 _FOLLOWED_FROM_S = 40.0
 _BINS_AT_ONCE = 48
-_ITERATIONS = 8
+_FREE_ITERATIONS = 2
+_MOST_ITERATIONS = 8
 _CONVERGED_SAMPLES = 5e-4
 # Frames every quarter of their length count all evidence twice. Batches of scores often vary less than
 # that (a weight that holds the frame's own residual bounds its score), but real rooms ask for it.
@@ -51,13 +52,15 @@ _WANDER_MARGIN = 6.0
 class Track:
     """Stretches on their refined clocks; the mean drift and its standard deviation, in ppm.
 
-    even: the drift doesn't change within the recording.
+    even: the drift doesn't change within the recording. log_likelihood: of the recording on these clocks,
+    but for what all clocks share.
     """
 
     stretches: tuple[Stretch, ...]
     drift_ppm: float
     sigma_ppm: float
     even: bool
+    log_likelihood: float
 
 
 @dataclass
@@ -71,10 +74,11 @@ class _Block:
 
 @dataclass(frozen=True)
 class _Equations:
-    """Normal equations of all knots, (J, J) and (J,), in units of log likelihood."""
+    """Normal equations of all knots, (J, J) and (J,), in units of log likelihood, and that of the clocks."""
 
     matrix: NDArray[np.floating]
     vector: NDArray[np.floating]
+    log_likelihood: float
 
 
 def refine(
@@ -91,18 +95,21 @@ def refine(
     stretches = tuple(_knotted(s, sample_rate_hz) for s in stretches)
     blocks = list(_blocks(stretches, sample_rate_hz))
     wander = _WANDER_PPM[-1]
-    covariance = np.zeros((0, 0))
-    for iteration in range(_ITERATIONS):
+    n_iterations = 0
+    while True:
         equations = _normal_equations(reference, recording, sample_rate_hz, stretches, blocks)
-        if iteration >= 2:
+        if n_iterations >= _FREE_ITERATIONS:
             wander = _likeliest_wander(equations, stretches, sample_rate_hz)
         step, covariance = _solve(equations, stretches, sample_rate_hz, wander)
         stretches = _moved(stretches, step)
-        if iteration > 2 and np.ptp(step) < _CONVERGED_SAMPLES:
+        n_iterations += 1
+        settled = n_iterations > _FREE_ITERATIONS + 1 and np.ptp(step) < _CONVERGED_SAMPLES
+        if settled or n_iterations == _MOST_ITERATIONS:
             break
     drift, contrast = _mean_drift(stretches)
     sigma_ppm = min(1e6 * float(np.sqrt(contrast @ covariance @ contrast)), MAX_DRIFT_PPM)
-    return Track(stretches, 1e6 * drift, sigma_ppm, even=wander == _WANDER_PPM[0])
+    even = wander == _WANDER_PPM[0]
+    return Track(stretches, 1e6 * drift, sigma_ppm, even, equations.log_likelihood)
 
 
 def _knotted(stretch: Stretch, rate: float) -> Stretch:
@@ -141,15 +148,17 @@ def _normal_equations(
     """
     n_knots = sum(len(s.knots) for s in stretches)
     matrix, vector = np.zeros((n_knots, n_knots)), np.zeros(n_knots)
-    variation = expected = 0.0
+    variation = expected = log_likelihood = 0.0
     for block in blocks:
         stop = min(block.stop + int(_TAIL_S * rate), len(recording))
         echo = _spectrum(on_recording_clock(reference, stretches, block.start, stop), rate)
         target = _spectrum(recording[block.start : stop], rate)
+        weight = _weights(echo, target, block.path)
+        log_likelihood += float(np.sum(np.log(weight))) / _LEAST_VARIATION
         hats = _hats(stretches, block.start + _centres(len(target), rate))
         near = np.flatnonzero(hats.any(axis=0))
         block_matrix, block_vector, scores, information = _block_equations(
-            echo, target, rate, hats[:, near], block
+            echo, target, weight, rate, hats[:, near], block
         )
         matrix[np.ix_(near, near)] += block_matrix
         vector[near] += block_vector
@@ -157,22 +166,22 @@ def _normal_equations(
         variation += sum(float(np.sum(batch)) ** 2 for batch in np.array_split(scores, n_batches))
         expected += information
     scale = max(_LEAST_VARIATION, variation / (expected + 1e-30))
-    return _Equations(matrix / scale, vector / scale)
+    return _Equations(matrix / scale, vector / scale, log_likelihood)
 
 
 def _block_equations(
     reference: NDArray[np.complexfloating],
     target: NDArray[np.complexfloating],
+    weight: NDArray[np.floating],
     rate: float,
     hats: NDArray[np.floating],
     block: _Block,
 ) -> tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating], float]:
     """Equations (J, J), (J,) of one block; its frames' scores (n_frames,) of an even drift, and their power.
 
-    reference and target: (n_frames, n_bins); hats: (n_frames, J).
+    reference, target and weight: (n_frames, n_bins); hats: (n_frames, J).
     """
     n_frames, n_bins = target.shape
-    weight = _weights(reference, target, block.path)
     frequency = _frequencies(rate)
     # knot values of a clock that runs evenly ahead, in seconds
     even = np.linspace(-0.5, 0.5, n_frames) * hats.sum(axis=1)

@@ -404,6 +404,8 @@ def _lock(
     step = 0.1 * rate / ((stop - start) * _COHERENT_HZ)
     reach = 0.4 * rate / (_FOLLOW_S * rate * _COHERENT_HZ)
     slopes = np.arange(-np.ceil(reach / step), np.ceil(reach / step) + 1) * step
+    # of equals the first is taken: the least change
+    slopes = slopes[np.argsort(np.abs(slopes), kind="stable")]
     sums = np.array([_slanted(profiles, -slope * (times - centre)) for slope in slopes])
     fits = sums if shape is None else _matched(sums, shape, rate)
     origin = profiles.shape[1] // 2
