@@ -44,7 +44,9 @@ TRIAL_TAIL_S = 0.5
 TRIAL_SCHEDULE = ((1e-2, 0.1), (1e-2, 0.1), (1e-2, 0.1))
 """A curve and its path need three rounds to find to each other."""
 
-FINAL_SCHEDULE = SCHEDULE[1:]
+FINAL_SCHEDULE = SCHEDULE[2:]
+FINAL_SCHEDULE_IN_TURN = ((1e-2, 0.1), (1e-2, 0.1), (1e-3, 0.3), (1e-3, 0.3), (1e-4, 1.0), (1e-4, 1.0))
+"""For a system with more than one part, which are fitted in turn and so take more rounds."""
 
 MOVING_TRIAL = ((1e-2, 0.1, 0.3), (1e-2, 0.1, 0.1))
 MOVING_FINAL = ((1e-2, 0.03, 0.3), (1e-2, 0.03, 0.03), (1e-3, 0.03, 0.03))
@@ -183,7 +185,7 @@ class _Plan:
         system = still_system(self.reference, self.rate_hz, TRIAL_TAIL_S)
         if warm_start is not None and warm_start.shape == system.taps.shape:
             system = replace(system, taps=warm_start)
-        return self._fit(system, SCHEDULE[:2], 30)
+        return self._fit(system, SCHEDULE[:2], 20)
 
     def _choose(self, still: _Candidate) -> _Candidate:
         """Of curve, gain track and movement take the one that helps most, then look for another."""
@@ -275,7 +277,11 @@ class _Plan:
         if chosen.moving_taps is not None:
             return self._fit_moving(chosen, self.trust, MOVING_FINAL)
         system = chosen.system.with_taps(lead_samples(self.rate_hz) + round(TAIL_S * self.rate_hz))
-        return _Candidate(*fit_system(system, self.recording, self.rate_hz, FINAL_SCHEDULE, 30, self.trust))
+        alone = system.gains is None and system.basis is None
+        schedule, n_iterations = (FINAL_SCHEDULE, 30) if alone else (FINAL_SCHEDULE_IN_TURN, 20)
+        return _Candidate(
+            *fit_system(system, self.recording, self.rate_hz, schedule, n_iterations, self.trust)
+        )
 
     def _without_residual_echo(self, residual: FloatArray) -> FloatArray:
         cleaned, above_chance_db = suppress_residual_echo(residual, self.recording - residual, self.rate_hz)
