@@ -7,268 +7,86 @@ The recording is modelled as
 inputs x_m (usually one: the aligned reference), gain tracks g_m (usually 1), echo paths h_m of n_taps
 taps, near end v. The taps minimise
 
-    Σ_{t,f} W(t,f) |STFT(d − Σ_m g_m·(h_m ∗ x_m))|² + Σ_{m,k} h_m(k)² / σ_m²(k),
+    Σ_{t,f} W(t,f) |STFT(d − Σ_m g_m·(h_m ∗ x_m))|² + Σ_m Σ_{k,f} |STFT(h_m)(k,f)|² / P_m(k,f),
 
-where W is one over the power spectrogram of the near end, estimated from the residual and refined from
-iteration to iteration (the talker is the noise of this estimation problem and gets its own spectrum as
-weight), and σ² is the envelope of the taps' energy (a room's response decays).
+where W is one over the power spectrogram V of the near end (the talker is the noise of this estimation
+problem and gets its own spectrum as weight), and P is the power that the path has at each lag and
+frequency (a room's response decays, and at each frequency at its own rate).
 
-The floor of the near end's spectrogram falls from iteration to iteration: with a high floor the problem
-is well conditioned and its solution a good start for the next, so that the pauses of the talker, where
-the echo path can be learnt nearly without disturbance, come to count step by step.
+V and P are not known; they are estimated in turn with the taps by expectation maximisation (Dempster,
+Laird & Rubin 1977), as in sparse Bayesian learning (Tipping 2001): what the taps might still be, given W
+and P, counts. With A(f) the weighted power of the input, a tap of cell (k, f) has the posterior variance
+Γ = 1 / (A + 1/P). Then
+
+    P ← smooth |STFT(h)|² + Γ,        V ← smooth |STFT(e)|² / (1 − leverage),
+
+where the leverage, Σ_k |X(t−k, f)|² Γ(k, f) / V(t, f), is the share of the near end's power that the fit
+itself has taken at (t, f). (EM adds leverage·V instead of dividing; the fixed point is the same and is
+reached sooner: MacKay 1992.) Without these terms quiet cells are fitted ever better and weigh ever more
+until they alone decide, and a tail that is too long ruins the fit; with them the data choose the tail.
+
+The floor of the near end's spectrogram falls from round to round: with a high floor the problem is well
+conditioned and its solution a good start for the next, so that the pauses of the talker, where the echo
+path can be learnt nearly without disturbance, come to count step by step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter, uniform_filter1d
+from scipy.signal import fftconvolve
 
-from unplay.removal.stft import FFT_WORKERS, Stft
+from unplay.removal.echo_model import LEAD_S, EchoModel
+from unplay.removal.least_squares import Prior, Problem, posterior_variance
+from unplay.removal.stft import Stft
 
 FloatArray = NDArray[np.floating]
-
-LEAD_S = 0.020
-"""How much earlier than the aligned reference the echo path may begin."""
-
-TAIL_S = 1.0
-"""Length of the echo path after the lead."""
 
 FRAME_S = 0.032
 """Frame of the weights' STFT (rounded to a power of two of samples)."""
 
-SCHEDULE = ((1e-1, 0.0), (1e-2, 0.1), (1e-3, 0.3), (1e-4, 1.0), (1e-5, 1.0))
-"""One pair an iteration: the floor of the near end's power spectrogram relative to its mean in the bin,
-and the strength of the decay prior (1: as calibrated; less while the taps have not converged, since an
-envelope that is too small would hold them down)."""
+TAP_FRAME_S = 0.016
+"""Frame of the taps' STFT (rounded to a power of two of samples)."""
 
-PSD_SMOOTHING = (11, 3)
+PSD_SMOOTHING = (3, 3)
 """Frames and bins over which the near end's power is averaged."""
 
-ENVELOPE_SMOOTHING_S = 0.016
-"""Span over which the taps' energy is averaged for the decay prior."""
+PATH_SMOOTHING = (3, 5)
+"""Lags and bins over which the path's power is averaged."""
+
+MOST_LEVERAGE = 0.8
+"""Share of the near end's power that the fit is believed to have taken at most."""
+
+FIRST_T60_S = 0.8
+"""Reverberation time that is expected before anything is known. A tail that is longer than the room's is
+soon shortened; one that is too short takes many rounds to grow."""
+
+FIRST_LEAD_POWER = 0.1
+"""Power of a tap ahead of the direct sound that is expected then, relative to one right after it."""
 
 
-class EchoModel:
-    """The linear map from echo paths to the echo, and its adjoint.
+@dataclass(frozen=True)
+class Paths:
+    """What is known of the echo paths.
 
-    inputs: (n_inputs, n_samples), already advanced by the lead. gains: (n_inputs, n_samples) or None.
+    taps (n_paths, n_taps). power (n_paths, n_lags, n_bins): variance of a tap in each cell of `tap_stft`.
+    change: None, or variance of the change from each path to the next, where the paths follow each other
+    in time; all of them have one change and one power then, (1, n_lags, n_bins).
     """
-
-    def __init__(self, inputs: FloatArray, n_taps: int, gains: FloatArray | None = None) -> None:
-        self.n_inputs, self.n_samples = inputs.shape
-        self.n_taps = n_taps
-        self.gains = gains
-        self.inputs = inputs
-        self.n_fft = scipy.fft.next_fast_len(self.n_samples + n_taps, real=True)
-        self.spectra = scipy.fft.rfft(inputs, self.n_fft, workers=FFT_WORKERS)
-
-    def astype(self, dtype: type[np.floating]) -> EchoModel:
-        """The same model in another precision."""
-        gains = None if self.gains is None else self.gains.astype(dtype)
-        return EchoModel(self.inputs.astype(dtype), self.n_taps, gains)
-
-    def echoes(self, taps: FloatArray) -> FloatArray:
-        """taps (n_inputs, n_taps) → each input's echo before its gain, (n_inputs, n_samples)."""
-        spectra = self.spectra * scipy.fft.rfft(taps, self.n_fft, workers=FFT_WORKERS)
-        return scipy.fft.irfft(spectra, self.n_fft, workers=FFT_WORKERS)[:, : self.n_samples]
-
-    def gained_echoes(self, taps: FloatArray) -> FloatArray:
-        """taps (n_inputs, n_taps) → each input's echo, (n_inputs, n_samples)."""
-        echoes = self.echoes(taps)
-        return echoes if self.gains is None else self.gains * echoes
-
-    def echo(self, taps: FloatArray) -> FloatArray:
-        """taps (n_inputs, n_taps) → echo (n_samples,)."""
-        return np.sum(self.gained_echoes(taps), axis=0)
-
-    def adjoint(self, signal: FloatArray) -> FloatArray:
-        """signal (n_samples,) → correlations with the inputs, (n_inputs, n_taps)."""
-        weighted = np.broadcast_to(signal, (self.n_inputs, self.n_samples))
-        if self.gains is not None:
-            weighted = self.gains * weighted
-        spectra = scipy.fft.rfft(weighted, self.n_fft, workers=FFT_WORKERS)
-        product = np.conj(self.spectra) * spectra
-        return scipy.fft.irfft(product, self.n_fft, workers=FFT_WORKERS)[:, : self.n_taps]
-
-
-@dataclass
-class Prior:
-    """Gaussian prior on the taps: precision 1/σ² of each, and of the change from one input to the next.
-
-    precision (n_inputs, n_taps); change (n_taps,): only where the inputs follow each other in time.
-    """
-
-    precision: FloatArray
-    change: FloatArray | None = None
-
-    def astype(self, dtype: type[np.floating]) -> Prior:
-        """The same prior in another precision of the numbers."""
-        return Prior(self.precision.astype(dtype), None if self.change is None else self.change.astype(dtype))
-
-    def gradient(self, taps: FloatArray) -> FloatArray:
-        """Half the gradient of −log prior, (n_inputs, n_taps)."""
-        gradient = self.precision * taps
-        if self.change is not None:
-            difference = self.change * np.diff(taps, axis=0)
-            gradient[:-1] -= difference
-            gradient[1:] += difference
-        return gradient
-
-    def typical(self) -> float:
-        """Median of the diagonal."""
-        change = 0.0 if self.change is None else 2 * float(np.median(self.change))
-        return float(np.median(self.precision)) + change
-
-
-@dataclass
-class EchoPathFit:
-    """taps (n_inputs, n_taps); lead_samples: lag of tap 0 is −lead; echo and residual (n_samples,)."""
 
     taps: FloatArray
-    lead_samples: int
-    echo: FloatArray
-    residual: FloatArray
+    power: FloatArray
+    change: FloatArray | None = None
 
-
-def near_end_psd(spectrogram: NDArray[np.complexfloating], floor: float) -> FloatArray:
-    """Smoothed power of an STFT (n_frames, n_bins) with a floor relative to each bin's mean.
-
-    The floor keeps 1e-4 of the overall mean for bins that are empty throughout.
-    """
-    power = np.abs(spectrogram) ** 2
-    psd = uniform_filter(power, PSD_SMOOTHING, mode="nearest")
-    return psd + floor * (psd.mean(axis=0) + 1e-4 * psd.mean()) + 1e-24
-
-
-def advanced(x: FloatArray, lead_samples: int) -> FloatArray:
-    """x (..., n_samples) moved earlier by lead_samples, zeros appended."""
-    out = np.zeros_like(x)
-    out[..., : x.shape[-1] - lead_samples] = x[..., lead_samples:]
-    return out
-
-
-def _circulant_preconditioner(model: EchoModel, weights: FloatArray, stft: Stft) -> tuple[FloatArray, int]:
-    """Power spectrum of each input, weighted as the solver weighs it: (n_inputs, n_bins), FFT length.
-
-    Long frames resolve the lines of tonal music; the weights are averaged over each of them.
-    """
-    n_fft = scipy.fft.next_fast_len(2 * model.n_taps, real=True)
-    hop = n_fft // 2
-    window = np.sin(np.pi * (np.arange(n_fft) + 0.5) / n_fft)
-    start = np.arange(weights.shape[0]) * stft.hop - (stft.n_fft - stft.hop)
-    fine_bins = np.arange(n_fft // 2 + 1) * (stft.n_fft / n_fft)
-    signals = model.inputs if model.gains is None else model.inputs * model.gains
-    total = np.zeros((model.n_inputs, n_fft // 2 + 1))
-    for begin in range(-hop, model.n_samples, hop):
-        overlaps = (start + stft.n_fft > max(begin, 0)) & (start < begin + n_fft)
-        if not overlaps.any():
-            continue
-        frame = np.zeros((model.n_inputs, n_fft), signals.dtype)
-        low, high = max(begin, 0), min(begin + n_fft, model.n_samples)
-        frame[:, low - begin : high - begin] = signals[:, low:high]
-        power = np.abs(scipy.fft.rfft(frame * window, workers=FFT_WORKERS)) ** 2
-        total += power * np.interp(fine_bins, np.arange(stft.n_bins), weights[overlaps].mean(axis=0))
-    return total, n_fft
-
-
-def solve_step(
-    model: EchoModel,
-    stft: Stft,
-    weights: FloatArray,
-    residual: FloatArray,
-    taps: FloatArray,
-    prior: Prior,
-    n_iterations: int,
-    tolerance: float = 1e-3,
-) -> FloatArray:
-    """Preconditioned conjugate gradients from `taps`: the change of the taps (n_inputs, n_taps).
-
-    The gradient at the start is taken in the precision of `residual` (float64); the iterations, which
-    only have to reduce it by `tolerance`, run in float32 (iterative refinement).
-    weights (n_frames, n_bins).
-    """
-    n_samples = model.n_samples
-
-    def weighted(signal: FloatArray, w: FloatArray) -> FloatArray:
-        return stft.inverse(w * stft.forward(signal), n_samples)
-
-    gradient = model.adjoint(weighted(residual, weights)) - prior.gradient(taps)
-    scale = float(np.max(np.abs(gradient)))
-    if scale == 0.0:
-        return np.zeros_like(taps)
-    small = model.astype(np.float32)
-    weights32 = weights.astype(np.float32)
-    prior32 = prior.astype(np.float32)
-
-    def curvature(h: FloatArray) -> FloatArray:
-        return small.adjoint(weighted(small.echo(h), weights32)) + prior32.gradient(h)
-
-    spectrum, n_fft = _circulant_preconditioner(small, weights32, stft)
-    # the circulant approximation has the operator's mean curvature, measured with one random vector
-    probe = np.random.default_rng(0).standard_normal(taps.shape).astype(np.float32)
-    ratio = float(np.sum(probe * (curvature(probe) - prior32.gradient(probe)))) / (
-        spectrum.mean() * probe.size + 1e-30
-    )
-    spectrum = spectrum * ratio
-    spectrum += 1e-6 * spectrum.mean(axis=1, keepdims=True) + prior.typical()
-    inverse = (1.0 / (spectrum + 1e-30)).astype(np.float32)
-
-    def preconditioned(g: FloatArray) -> FloatArray:
-        product = scipy.fft.rfft(g, n_fft, workers=FFT_WORKERS) * inverse
-        return scipy.fft.irfft(product, n_fft, workers=FFT_WORKERS)[:, : model.n_taps]
-
-    r = (gradient / scale).astype(np.float32)
-    step = np.zeros_like(r)
-    z = preconditioned(r)
-    p = z.copy()
-    rz = rz_start = float(np.sum(r * z, dtype=np.float64))
-    for _ in range(n_iterations):
-        q = curvature(p)
-        alpha = rz / float(np.sum(p * q, dtype=np.float64))
-        step += np.float32(alpha) * p
-        r -= np.float32(alpha) * q
-        z = preconditioned(r)
-        rz_next = float(np.sum(r * z, dtype=np.float64))
-        if not np.isfinite(rz_next) or rz_next < tolerance**2 * rz_start:
-            break
-        p = z + np.float32(rz_next / rz) * p
-        rz = rz_next
-    return step.astype(taps.dtype) * scale
-
-
-def decay_precision(taps: FloatArray, sample_rate_hz: int) -> FloatArray:
-    """1/σ² of the decay prior: σ² is the taps' smoothed energy, (n_inputs, n_taps); 0 while they are 0.
-
-    A tail that has not been fitted yet (exact zeros) takes the envelope of the last fitted taps.
-    """
-    if not taps.any():
-        return np.zeros_like(taps)
-    span = max(1, round(ENVELOPE_SMOOTHING_S * sample_rate_hz))
-    n_fitted = int(np.max(np.nonzero(taps.any(axis=0)))) + 1
-    envelope = uniform_filter1d(taps[:, :n_fitted] ** 2, span, axis=-1, mode="nearest")
-    envelope = np.pad(envelope, ((0, 0), (0, taps.shape[1] - n_fitted)), mode="edge")
-    return 1.0 / (envelope + 1e-6 * envelope.max(axis=-1, keepdims=True) + 1e-30)
-
-
-def near_end_weights(
-    stft: Stft, residual: FloatArray, floor: float, trust: FloatArray | None = None
-) -> FloatArray:
-    """W(t, f) of the residual (n_samples,): one over the near end's power, so that Σ W|STFT|²/n_fft ≈ n.
-
-    trust (n_frames,): a factor on each frame.
-    """
-    weights = (stft.n_fft / 2) / near_end_psd(stft.forward(residual), floor)
-    return weights if trust is None else weights * trust[:, None]
-
-
-def lead_samples(sample_rate_hz: int) -> int:
-    """LEAD_S in samples."""
-    return round(LEAD_S * sample_rate_hz)
+    def scaled(self, factor: FloatArray | float) -> Paths:
+        """The same paths, louder by a factor, or by one for each: (n_paths, 1)."""
+        factor = np.broadcast_to(factor, (len(self.taps), 1))
+        square = factor[: len(self.power), :, None] ** 2
+        change = None if self.change is None else self.change * square
+        return Paths(self.taps * factor, self.power * square, change)
 
 
 def weights_stft(sample_rate_hz: int) -> Stft:
@@ -276,34 +94,138 @@ def weights_stft(sample_rate_hz: int) -> Stft:
     return Stft(1 << round(np.log2(FRAME_S * sample_rate_hz)))
 
 
-def fit_echo_path(
-    inputs: FloatArray,
-    recording: FloatArray,
-    sample_rate_hz: int,
-    *,
-    trust: FloatArray | None = None,
-    tail_s: float = TAIL_S,
-    schedule: Sequence[tuple[float, float]] = SCHEDULE,
-    n_iterations: int = 30,
-    taps: FloatArray | None = None,
-) -> EchoPathFit:
-    """Fit the echo paths from the inputs to the recording.
+def tap_stft(sample_rate_hz: int) -> Stft:
+    """The STFT of the taps; its cells are lags and frequencies."""
+    return Stft(1 << round(np.log2(TAP_FRAME_S * sample_rate_hz)))
 
-    inputs (n_samples,) or (n_inputs, n_samples); recording (n_samples,); trust (n_frames,) in [0, 1]: a
-    factor on the weights of each frame of `weights_stft` (0 where the recording is clipped or held out);
-    taps: a start (n_inputs, n_taps), as an earlier fit returned it.
+
+def unknown_paths(reference: FloatArray, recording: FloatArray, n_taps: int, sample_rate_hz: int) -> Paths:
+    """One path of zeros, with the power that explains the recording by the reference at each frequency.
+
+    reference (n_samples,), advanced by the lead; recording (n_samples,).
     """
-    x = np.atleast_2d(np.asarray(inputs, np.float64))
-    d = np.asarray(recording, np.float64)
-    lead = lead_samples(sample_rate_hz)
-    n_taps = lead + round(tail_s * sample_rate_hz)
-    model = EchoModel(advanced(x, lead), n_taps)
-    stft = weights_stft(sample_rate_hz)
-    h = np.zeros((len(x), n_taps)) if taps is None else taps.copy()
-    residual = d - model.echo(h) if h.any() else d
-    for floor, strength in schedule:
-        weights = near_end_weights(stft, residual, floor, trust)
-        prior = Prior(strength * decay_precision(h, sample_rate_hz) + 1e-9)
-        h = h + solve_step(model, stft, weights, residual, h, prior, n_iterations)
-        residual = d - model.echo(h)
-    return EchoPathFit(h, lead, d - residual, residual)
+    cells = tap_stft(sample_rate_hz)
+    played, heard = (
+        uniform_filter1d(np.mean(np.abs(cells.forward(signal)) ** 2, axis=0), PATH_SMOOTHING[1])
+        for signal in (reference, recording)
+    )
+    gain = heard / (played + 1e-4 * played.mean() + 1e-30)
+    time_s = np.arange(cells.n_frames(n_taps)) * cells.hop / sample_rate_hz - LEAD_S
+    decay = np.where(time_s < -TAP_FRAME_S / 2, FIRST_LEAD_POWER, 10 ** (-6 * time_s.clip(0) / FIRST_T60_S))
+    power = decay[:, None] * gain / (np.sum(decay) * cells.hop)
+    return Paths(np.zeros((1, n_taps)), power[None] + 1e-12)
+
+
+def tap_power(taps: FloatArray, cells: Stft) -> FloatArray:
+    """Mean square of the taps (n_paths, n_taps) around each cell: (n_paths, n_lags, n_bins)."""
+    power = np.abs(cells.forward(taps)) ** 2 * (2 / cells.n_fft)
+    return uniform_filter(power, (1, *PATH_SMOOTHING), mode="nearest")
+
+
+class NearEndWeights:
+    """W(t, f), one over the near end's power spectrogram, for one recording from fit to fit.
+
+    trust (n_frames,): a factor on each frame. After a fit, `account` for what it took of the near end.
+    """
+
+    def __init__(self, stft: Stft, trust: FloatArray | None = None) -> None:
+        self.stft = stft
+        self._trust = 1.0 if trust is None else trust[:, None]
+        self._kept: FloatArray | float = 1.0
+
+    def of(self, residual: FloatArray, floor: float) -> FloatArray:
+        """Weights (n_frames, n_bins) of the residual (n_samples,), so that Σ W|STFT(v)|²/n_fft ≈ n_samples/2.
+
+        floor: least power, relative to each bin's mean (of which bins that are empty have a share, too).
+        """
+        psd = uniform_filter(np.abs(self.stft.forward(residual)) ** 2, PSD_SMOOTHING, mode="nearest")
+        psd = psd / self._kept
+        psd += floor * (psd.mean(axis=0) + 1e-4 * psd.mean()) + 1e-24
+        return self._trust * (self.stft.n_fft / 2) / psd
+
+    def account(self, leverage: FloatArray) -> None:
+        """Note the share of each frame and bin that a fit took of the near end, (n_frames, n_bins)."""
+        smooth = uniform_filter(leverage, PSD_SMOOTHING, mode="nearest")
+        self._kept = 1.0 - np.minimum(smooth, MOST_LEVERAGE)
+
+
+def leverages(problem: Problem, paths: Paths) -> FloatArray:
+    """Share of the near end that a fit takes, (n_frames, n_bins), 0 or more.
+
+    W(t, f)·Σ_k |X(t − k, f)|² Γ(k, f), scaled down to the fit's degrees of freedom Σ A·Γ where it exceeds
+    them (frames overlap and bins leak).
+    """
+    stft, cells, model = problem.stft, problem.prior.stft, problem.model
+    freedom, error_power = 0.0, np.zeros_like(problem.weights)
+    for k, played in enumerate(model.inputs):
+        # A·Γ before Γ: each fine bin counts as much as the input is heard there
+        curvature = problem.curvature_by_bin()[k]
+        change = None if paths.change is None else paths.change[k, ..., None]
+        determined = np.mean(curvature * posterior_variance(curvature, paths.power[k, ..., None], change), -1)
+        kernel = _on_frames(cells.hop * determined / curvature.mean(axis=-1), cells, stft)
+        power = np.abs(stft.forward(played)) ** 2
+        spread = fftconvolve(power, kernel, axes=0)[: len(power)].clip(0)
+        error_power += spread if model.gains is None else spread * _per_frame(model.gains[k] ** 2, stft)
+        freedom += float(np.sum(determined[:, :-1])) * model.n_inputs / len(model.inputs)
+    leverage = problem.weights * error_power * (2 / stft.n_fft)
+    return leverage * min(1.0, freedom / (float(np.sum(leverage)) + 1e-30))
+
+
+def refit(
+    paths: Paths,
+    model: EchoModel,
+    residual: FloatArray,
+    weights: NearEndWeights,
+    floor: float,
+    n_iterations: int,
+    sample_rate_hz: int,
+) -> Paths:
+    """One round of expectation maximisation; residual (n_samples,) is that of `paths`."""
+    prior = Prior(tap_stft(sample_rate_hz), paths.power, paths.change)
+    problem = Problem(model, weights.stft, weights.of(residual, floor), prior)
+    taps = paths.taps + problem.step(residual, paths.taps, n_iterations)
+    refitted = _with_prior(taps, paths, problem)
+    weights.account(leverages(problem, refitted))
+    return refitted
+
+
+def _with_prior(taps: FloatArray, before: Paths, problem: Problem) -> Paths:
+    """Taps with the power, and the change, that their posterior has."""
+    cells = problem.prior.stft
+    curvature = problem.curvature_by_bin()[: len(before.power)].mean(axis=-1)[:, None]
+    variance = posterior_variance(curvature, before.power, before.change)
+    if before.change is None:
+        return Paths(taps, _above_zero(tap_power(taps, cells) + variance))
+    power = tap_power(taps, cells).mean(axis=0, keepdims=True) + variance
+    # neighbours in a long chain have the correlation ρ that solves ρ + 1/ρ = 2 + change·a
+    half = 1 + before.change * (curvature + 1.0 / before.power) / 2
+    correlation = half - np.sqrt(half**2 - 1)
+    moved = tap_power(np.diff(taps, axis=0), cells).mean(axis=0, keepdims=True)
+    return Paths(taps, _above_zero(power), _above_zero(moved + 2 * (1 - correlation) * variance))
+
+
+def _above_zero(power: FloatArray) -> FloatArray:
+    return power + 1e-9 * power.max() + 1e-30
+
+
+def _on_frames(power: FloatArray, cells: Stft, stft: Stft) -> FloatArray:
+    """Power in cells of lag and frequency (n_lags, n_bins) on the frames and bins of another STFT.
+
+    Each lag is shared out to the two frames around it; each bin is interpolated.
+    """
+    bins = np.arange(stft.n_bins) * (cells.n_fft / stft.n_fft)
+    below = np.minimum(bins.astype(int), cells.n_bins - 2)
+    power = power[:, below] + (bins - below) * (power[:, below + 1] - power[:, below])
+    frames = np.arange(len(power)) * (cells.hop / stft.hop)
+    first = frames.astype(int)
+    shared = np.zeros((first[-1] + 2, stft.n_bins))
+    np.add.at(shared, first, (1 - (frames - first))[:, None] * power)
+    np.add.at(shared, first + 1, (frames - first)[:, None] * power)
+    return shared
+
+
+def _per_frame(track: FloatArray, stft: Stft) -> FloatArray:
+    """Mean of a track (n_samples,) in each frame, (n_frames, 1)."""
+    n_frames = stft.n_frames(len(track))
+    centres = np.arange(n_frames) * stft.hop + stft.hop - stft.n_fft / 2
+    return np.interp(centres, np.arange(len(track)), uniform_filter1d(track, stft.n_fft))[:, None]

@@ -2,44 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unplay.removal.echo_path import (
-    EchoModel,
-    Prior,
-    advanced,
-    decay_precision,
-    lead_samples,
-    near_end_weights,
-    solve_step,
-    weights_stft,
-)
+from unplay.removal.echo_model import EchoModel, advanced, lead_samples
+from unplay.removal.echo_path import NearEndWeights, Paths, refit, unknown_paths, weights_stft
 from unplay.removal.loudspeaker import fit_curve, hinge_basis
-from unplay.removal.movement import fit_gains, normalised
-from unplay.removal.stft import Stft
+from unplay.removal.movement import MovingEchoModel, fit_gains, moving_paths
 
 FloatArray = NDArray[np.floating]
 
-Refit = Callable[["EchoSystem", FloatArray, FloatArray, Stft], "EchoSystem"]
+TAIL_S = 1.0
+"""Length of the echo path after the lead."""
+
+SCHEDULE = ((1e-1, 20), (1e-2, 30), (1e-3, 50), (1e-4, 50))
+"""One pair a round: the floor of the near end's power spectrogram relative to its mean in the bin, and the
+iterations of conjugate gradients."""
 
 
 @dataclass(frozen=True)
 class EchoSystem:
     """echo(n) = Σ_r g_r(n) · (h_r ∗ u)(n), u = the reference, or curve · basis.
 
-    reference (n_samples,) and basis (n_functions, n_samples) are advanced by the lead; taps (n_paths,
-    n_taps); gains (n_paths, n_samples) or None for one path that stands still.
+    reference (n_samples,) and basis (n_functions, n_samples) are advanced by the lead; paths: n_paths of
+    them; gains (n_paths, n_samples) or None for one path that stands still. With knot_samples the paths are
+    those at knots so far apart, and the path at a sample is interpolated between the two around it.
     """
 
     reference: FloatArray
-    taps: FloatArray
+    paths: Paths
     gains: FloatArray | None = None
     basis: NDArray[np.float32] | None = None
     curve: FloatArray | None = None
+    knot_samples: int | None = None
 
     def driven(self) -> FloatArray:
         """What the loudspeaker gives off, (n_samples,)."""
@@ -49,83 +47,87 @@ class EchoSystem:
 
     def model(self) -> EchoModel:
         """The linear map from the taps to the echo."""
-        inputs = np.repeat(self.driven()[None], len(self.taps), axis=0)
-        return EchoModel(inputs, self.taps.shape[1], self.gains)
+        n_paths, n_taps = self.paths.taps.shape
+        if self.knot_samples is not None:
+            return MovingEchoModel(self.driven(), n_taps, self.knot_samples)
+        return EchoModel(np.repeat(self.driven()[None], n_paths, axis=0), n_taps, self.gains)
 
     def echo(self) -> FloatArray:
         """(n_samples,)."""
-        return self.model().echo(self.taps)
+        return self.model().echo(self.paths.taps)
 
     def with_curve(self) -> EchoSystem:
         """The same with a loudspeaker curve that starts as a straight line."""
         basis = hinge_basis(self.reference)
         return replace(self, basis=basis, curve=np.eye(1, len(basis))[0])
 
-    def with_taps(self, n_taps: int) -> EchoSystem:
-        """The same with paths of another length."""
-        taps = np.zeros((len(self.taps), n_taps))
-        n = min(n_taps, self.taps.shape[1])
-        taps[:, :n] = self.taps[:, :n]
-        return replace(self, taps=taps)
-
     def with_gain(self) -> EchoSystem:
         """The same with a gain track that starts at 1."""
-        return replace(self, gains=np.ones((len(self.taps), len(self.reference))))
+        return replace(self, gains=np.ones((len(self.paths.taps), len(self.reference))))
+
+    def with_movement(self, knot_samples: int) -> EchoSystem:
+        """The same with a path at every knot instead of one that stands still."""
+        n_knots = -(-len(self.reference) // knot_samples) + 1
+        return replace(self, paths=moving_paths(self.paths, n_knots), knot_samples=knot_samples)
 
 
-def still_system(reference: FloatArray, sample_rate_hz: int, tail_s: float) -> EchoSystem:
-    """One path of zeros for a reference (n_samples,) that is aligned but not advanced."""
+def still_system(
+    reference: FloatArray, recording: FloatArray, sample_rate_hz: int, tail_s: float = TAIL_S
+) -> EchoSystem:
+    """One unknown path for a reference (n_samples,) that is aligned with the recording but not advanced."""
     lead = lead_samples(sample_rate_hz)
-    taps = np.zeros((1, lead + round(tail_s * sample_rate_hz)))
-    return EchoSystem(advanced(np.asarray(reference, np.float64), lead), taps)
+    early = advanced(np.asarray(reference, np.float64), lead)
+    n_taps = lead + round(tail_s * sample_rate_hz)
+    return EchoSystem(early, unknown_paths(early, recording, n_taps, sample_rate_hz))
 
 
 def fit_system(
     system: EchoSystem,
     recording: FloatArray,
     sample_rate_hz: int,
-    schedule: Sequence[tuple[float, float]],
-    n_iterations: int,
+    schedule: Sequence[tuple[float, int]] = SCHEDULE,
     trust: FloatArray | None = None,
 ) -> tuple[EchoSystem, FloatArray]:
     """Refine all that `system` has; returns it and the residual (n_samples,).
 
-    schedule, trust: as in `echo_path.fit_echo_path`. Each step solves for the paths, then for the curve,
-    then for the gains, the others held (each a weighted linear least-squares problem).
+    schedule: floors and iterations as in SCHEDULE. trust (n_frames,) in [0, 1]: a factor on the weights of
+    each frame of `weights_stft` (0 where the recording is clipped or held out). Each round fits the paths,
+    then the curve, then the gains, the others held (each a weighted linear least-squares problem).
     """
-    stft = weights_stft(sample_rate_hz)
+    weights = NearEndWeights(weights_stft(sample_rate_hz), trust)
     residual = recording - system.echo()
-    for floor, strength in schedule:
-        for refit in (_refit_taps(sample_rate_hz, strength, n_iterations), _refit_curve, _refit_gains):
-            weights = near_end_weights(stft, residual, floor, trust)
-            refitted = refit(system, recording, weights, stft)
-            if refitted is not system:
-                system, residual = refitted, recording - refitted.echo()
+    for floor, n_iterations in schedule:
+        model = system.model()
+        paths = refit(system.paths, model, residual, weights, floor, n_iterations, sample_rate_hz)
+        system = replace(system, paths=paths)
+        residual = recording - model.echo(paths.taps)
+        for refit_other in (_refit_curve, _refit_gains):
+            system, residual = refit_other(system, recording, residual, weights, floor)
     return system, residual
 
 
-def _refit_taps(sample_rate_hz: int, strength: float, n_iterations: int) -> Refit:
-    def refit(system: EchoSystem, recording: FloatArray, weights: FloatArray, stft: Stft) -> EchoSystem:
-        model = system.model()
-        residual = recording - model.echo(system.taps)
-        prior = Prior(strength * decay_precision(system.taps, sample_rate_hz) + 1e-9)
-        step = solve_step(model, stft, weights, residual, system.taps, prior, n_iterations)
-        return replace(system, taps=system.taps + step)
-
-    return refit
-
-
-def _refit_curve(system: EchoSystem, recording: FloatArray, weights: FloatArray, stft: Stft) -> EchoSystem:
-    if system.basis is None:
-        return system
-    curve = fit_curve(system.basis, system.taps, system.gains, recording, weights, stft)
+def _refit_curve(
+    system: EchoSystem, recording: FloatArray, residual: FloatArray, weights: NearEndWeights, floor: float
+) -> tuple[EchoSystem, FloatArray]:
+    if system.basis is None or system.knot_samples is not None:
+        return system, residual
+    curve = fit_curve(
+        system.basis, system.paths.taps, system.gains, recording, weights.of(residual, floor), weights.stft
+    )
     # the level is the paths' to say: the loudspeaker gives off as much as the reference
     level = np.std(system.reference) / (np.std(np.einsum("k,kn->n", curve, system.basis)) + 1e-30)
-    return replace(system, curve=curve * level, taps=system.taps / level)
+    refitted = replace(system, curve=curve * level, paths=system.paths.scaled(1 / level))
+    return refitted, recording - refitted.echo()
 
 
-def _refit_gains(system: EchoSystem, recording: FloatArray, weights: FloatArray, stft: Stft) -> EchoSystem:
+def _refit_gains(
+    system: EchoSystem, recording: FloatArray, residual: FloatArray, weights: NearEndWeights, floor: float
+) -> tuple[EchoSystem, FloatArray]:
     if system.gains is None:
-        return system
-    taps, gains = normalised(system.taps, fit_gains(system.model(), system.taps, recording, weights, stft))
-    return replace(system, taps=taps, gains=gains)
+        return system, residual
+    gains = fit_gains(
+        system.model(), system.paths.taps, recording, weights.of(residual, floor), weights.stft
+    )
+    level = np.sqrt(np.mean(gains**2, axis=1, keepdims=True)) + 1e-30
+    refitted = replace(system, gains=gains / level, paths=system.paths.scaled(level))
+    return refitted, recording - refitted.echo()

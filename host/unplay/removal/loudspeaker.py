@@ -13,7 +13,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from unplay.removal.echo_path import EchoModel
+from unplay.removal.echo_model import EchoModel
 from unplay.removal.stft import Stft
 
 FloatArray = NDArray[np.floating]

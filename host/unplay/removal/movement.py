@@ -13,7 +13,8 @@ import scipy.fft
 import scipy.linalg
 from numpy.typing import NDArray
 
-from unplay.removal.echo_path import EchoModel, lead_samples, near_end_psd
+from unplay.removal.echo_model import EchoModel
+from unplay.removal.echo_path import NearEndWeights, Paths
 from unplay.removal.stft import FFT_WORKERS, Stft
 
 FloatArray = NDArray[np.floating]
@@ -21,8 +22,8 @@ FloatArray = NDArray[np.floating]
 GAIN_STEP = 0.1
 """Standard deviation of a gain's change from one frame to the next (a gain's mean square is 1)."""
 
-MOVING_TAIL_S = 0.25
-"""Tail of the path of full rank: there is too little to learn a longer one from at every knot."""
+FIRST_CHANGE = 0.02
+"""Power of a path's change from one knot to the next that is expected first, relative to the path's."""
 
 
 class MovingEchoModel(EchoModel):
@@ -109,45 +110,28 @@ def _smooth_gains(curvature: FloatArray, correlation: FloatArray, stiffness: flo
     return solution.reshape(n_frames, n_paths)
 
 
+def moving_paths(still: Paths, n_knots: int) -> Paths:
+    """A path at every knot, from one that stands still (n_paths = 1)."""
+    return Paths(np.repeat(still.taps, n_knots, axis=0), still.power, FIRST_CHANGE * still.power)
+
+
 def low_rank_start(
-    moving_taps: FloatArray,
-    rank: int,
-    reference: FloatArray,
-    residual: FloatArray,
-    stft: Stft,
-    hop: int,
-    n_taps: int,
-) -> tuple[FloatArray, FloatArray]:
-    """Paths (rank, n_taps) and gain tracks (rank, n_samples) nearest to the paths at the knots.
+    moving: Paths, rank: int, reference: FloatArray, residual: FloatArray, stft: Stft, hop: int
+) -> tuple[Paths, FloatArray]:
+    """`rank` paths, and their gain tracks (rank, n_samples), nearest to the paths at the knots.
 
     By singular values, each frequency counted as much as it is heard: by the reference's power over the
     near end's (from the residual of the moving fit). hop: distance of the knots in samples.
     """
     power = np.abs(stft.forward(reference)) ** 2
-    heard = np.mean(power / near_end_psd(stft.forward(residual), 1e-2), axis=0)
-    n_fft = scipy.fft.next_fast_len(2 * moving_taps.shape[1], real=True)
+    heard = np.mean(power * NearEndWeights(stft).of(residual, 1e-2), axis=0)
+    n_fft = scipy.fft.next_fast_len(2 * moving.taps.shape[1], real=True)
     bins = np.arange(n_fft // 2 + 1) * (stft.n_fft / n_fft)
     root = np.sqrt(np.interp(bins, np.arange(stft.n_bins), heard))
-    shaped = scipy.fft.irfft(scipy.fft.rfft(moving_taps, n_fft) * root, n_fft)
+    shaped = scipy.fft.irfft(scipy.fft.rfft(moving.taps, n_fft) * root, n_fft)
     vectors = np.linalg.svd(shaped, full_matrices=False)[0][:, :rank]
-    taps = np.zeros((rank, n_taps))
-    n = min(n_taps, moving_taps.shape[1])
-    taps[:, :n] = (np.linalg.pinv(vectors) @ moving_taps)[:, :n]
     at = np.arange(len(reference)) / hop
     gains = np.stack([np.interp(at, np.arange(len(vectors)), vector) for vector in vectors.T])
-    return normalised(taps, gains)
-
-
-def normalised(taps: FloatArray, gains: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """The same echoes with gains of mean square 1."""
-    scale = np.sqrt(np.mean(gains**2, axis=1, keepdims=True)) + 1e-30
-    return taps * scale, gains / scale
-
-
-def moving_model(driven: FloatArray, sample_rate_hz: int, knot_s: float) -> MovingEchoModel:
-    """The model of full rank of what the loudspeaker gives off (n_samples,), advanced by the lead.
-
-    knot_s: time between the knots.
-    """
-    n_taps = lead_samples(sample_rate_hz) + round(MOVING_TAIL_S * sample_rate_hz)
-    return MovingEchoModel(driven, n_taps, round(knot_s * sample_rate_hz))
+    level = np.sqrt(np.mean(gains**2, axis=1, keepdims=True)) + 1e-30
+    paths = Paths(np.linalg.pinv(vectors) @ moving.taps, np.repeat(moving.power, rank, axis=0))
+    return paths.scaled(level), gains / level

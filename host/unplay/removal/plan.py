@@ -19,43 +19,29 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
 from unplay.removal.baselines import METHODS as CLASSICAL_METHODS
-from unplay.removal.echo_path import (
-    SCHEDULE,
-    TAIL_S,
-    Prior,
-    decay_precision,
-    lead_samples,
-    near_end_weights,
-    solve_step,
-    weights_stft,
-)
-from unplay.removal.echo_system import EchoSystem, fit_system, still_system
-from unplay.removal.movement import low_rank_start, moving_model
+from unplay.removal.echo_model import lead_samples
+from unplay.removal.echo_path import Paths, weights_stft
+from unplay.removal.echo_system import SCHEDULE, EchoSystem, fit_system, still_system
+from unplay.removal.movement import low_rank_start
 from unplay.removal.stft import Stft
 from unplay.removal.suppression import ABOVE_CHANCE_DB, suppress_residual_echo
 
 FloatArray = NDArray[np.floating]
 Progress = Callable[[str, float], None]
-Schedule = tuple[tuple[float, float], ...]
+Schedule = tuple[tuple[float, int], ...]
 
-TRIAL_TAIL_S = 0.5
-"""Tail of the paths while stages are being chosen."""
-
-TRIAL_SCHEDULE = ((1e-2, 0.1), (1e-2, 0.1), (1e-2, 0.1))
-"""A curve and its path need three rounds to find to each other."""
+TRIAL_SCHEDULE = ((1e-2, 10), (1e-2, 10), (1e-2, 10))
+"""Floors and iterations while stages are compared: a curve and its path need three rounds to find to each
+other."""
 
 FINAL_SCHEDULE = SCHEDULE[2:]
-FINAL_SCHEDULE_IN_TURN = ((1e-2, 0.1), (1e-2, 0.1), (1e-3, 0.3), (1e-3, 0.3), (1e-4, 1.0), (1e-4, 1.0))
+FINAL_SCHEDULE_IN_TURN = ((1e-2, 20), (1e-2, 20), (1e-3, 20), (1e-3, 20), (1e-4, 30), (1e-4, 30))
 """For a system with more than one part, which are fitted in turn and so take more rounds."""
 
-MOVING_TRIAL = ((1e-2, 0.1, 0.3), (1e-2, 0.1, 0.1))
-MOVING_FINAL = ((1e-2, 0.03, 0.3), (1e-2, 0.03, 0.03), (1e-3, 0.03, 0.03))
-"""For each round on a moving path: floor of the near end, strength of the decay prior (its mean path says
-little of how large it may become), and precision of its change from knot to knot over that. The trial has
-gaps to bridge and is stiffer."""
+FINAL_SCHEDULE_MOVING = ((1e-2, 20), (1e-2, 20), (1e-3, 20))
 
 TRIAL_KNOT_S, FINAL_KNOT_S = 1.0, 0.5
-"""Time between a moving path's knots."""
+"""Time between a moving path's knots; the trial has gaps to bridge."""
 
 MARGIN_DB = 0.5
 """What a stage must gain on the stretches left out to be used."""
@@ -99,11 +85,10 @@ class StageDecision:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A system and what it leaves of the recording; moving_taps (n_knots, n_taps) replace its taps."""
+    """A system and what it leaves of the recording (n_past + n_samples,)."""
 
     system: EchoSystem
     residual: FloatArray
-    moving_taps: FloatArray | None = None
 
 
 @dataclass(frozen=True)
@@ -113,7 +98,7 @@ class Removal:
     near_end: NDArray[np.float32]
     stages: tuple[StageDecision, ...]
     confidence: float
-    warm_start: FloatArray | None
+    warm_start: Paths | None
 
 
 def remove(
@@ -123,7 +108,7 @@ def remove(
     *,
     method: str = "auto",
     strength: float = 1.0,
-    warm_start: FloatArray | None = None,
+    warm_start: Paths | None = None,
     progress: Progress | None = None,
 ) -> Removal:
     """Take the reference out of one channel of a recording.
@@ -144,7 +129,7 @@ def remove(
     level, played_level = _level(d), _level(x)
     plan = _Plan(x / played_level, d / level, sample_rate_hz, progress or (lambda doing, share: None))
     near_end = plan.run(warm_start) * level
-    return Removal(_mixed(d, near_end, strength), tuple(plan.stages), plan.confidence, plan.still_taps)
+    return Removal(_mixed(d, near_end, strength), tuple(plan.stages), plan.confidence, plan.still_paths)
 
 
 class _Plan:
@@ -164,9 +149,9 @@ class _Plan:
         self.progress = progress
         self.stages: list[StageDecision] = []
         self.confidence = 0.0
-        self.still_taps: FloatArray | None = None
+        self.still_paths: Paths | None = None
 
-    def run(self, warm_start: FloatArray | None) -> FloatArray:
+    def run(self, warm_start: Paths | None) -> FloatArray:
         """The near end (n_samples,)."""
         self.progress("echo path", 0.0)
         still = self._still(warm_start)
@@ -176,20 +161,20 @@ class _Plan:
         self.confidence = max(0.0, gain_db / (gain_db + MARGIN_DB)) if gain_db > 0 else 0.0
         self.progress("fitting", 0.6)
         fitted = self._fit_everything(chosen)
-        self.still_taps = still.system.taps
+        self.still_paths = still.system.paths
         residual = self._without_residual_echo(fitted.residual)
         self.progress("done", 1.0)
         return residual[self.n_past :]
 
-    def _still(self, warm_start: FloatArray | None) -> _Candidate:
-        system = still_system(self.reference, self.rate_hz, TRIAL_TAIL_S)
-        if warm_start is not None and warm_start.shape == system.taps.shape:
-            system = replace(system, taps=warm_start)
-        return self._fit(system, SCHEDULE[:2], 20)
+    def _still(self, warm_start: Paths | None) -> _Candidate:
+        system = still_system(self.reference, self.recording, self.rate_hz)
+        if warm_start is not None and warm_start.taps.shape == system.paths.taps.shape:
+            system = replace(system, paths=warm_start)
+        return self._fit(system, SCHEDULE[:2])
 
     def _choose(self, still: _Candidate) -> _Candidate:
         """Of curve, gain track and movement take the one that helps most, then look for another."""
-        chosen = self._fit(still.system, TRIAL_SCHEDULE, 10)
+        chosen = self._fit(still.system, TRIAL_SCHEDULE)
         self._decide(
             "echo path", self._gain_db(self.recording, chosen.residual), "one path that stands still"
         )
@@ -206,9 +191,9 @@ class _Plan:
             if effects_db[best] < MARGIN_DB:
                 break
             start = chosen = candidates[best]
-            if chosen.moving_taps is not None:
+            if chosen.system.knot_samples is not None:
                 chosen = start = self._few_paths(chosen)
-            if chosen.moving_taps is not None:
+            if chosen.system.knot_samples is not None:
                 break
             open_stages = [
                 name
@@ -216,15 +201,15 @@ class _Plan:
                 if name == "loudspeaker curve" or chosen.system.gains is None
             ]
             if open_stages:
-                chosen = self._fit(start.system, TRIAL_SCHEDULE, 10)
+                chosen = self._fit(start.system, TRIAL_SCHEDULE)
         return chosen
 
     def _with(self, start: _Candidate, chosen: _Candidate, stage: str) -> _Candidate:
         """start with another stage, fitted as long as chosen, which is start without it."""
         if stage == "movement":
-            return self._fit_moving(chosen, self.seen, MOVING_TRIAL)
+            return self._fit(chosen.system.with_movement(self._n(TRIAL_KNOT_S)), TRIAL_SCHEDULE)
         system = start.system.with_curve() if stage == "loudspeaker curve" else start.system.with_gain()
-        return self._fit(system, TRIAL_SCHEDULE, 10)
+        return self._fit(system, TRIAL_SCHEDULE)
 
     def _few_paths(self, moving: _Candidate) -> _Candidate:
         """The moving candidate as a few paths with gain tracks, if that is what it is."""
@@ -236,52 +221,33 @@ class _Plan:
                 return few
         return moving
 
-    def _fit(self, system: EchoSystem, schedule: Schedule, n_iterations: int) -> _Candidate:
-        return _Candidate(
-            *fit_system(system, self.recording, self.rate_hz, schedule, n_iterations, self.seen)
-        )
-
-    def _fit_moving(
-        self, still: _Candidate, trust: FloatArray, schedule: tuple[tuple[float, float, float], ...]
-    ) -> _Candidate:
-        """A path at every knot, from the still path on; schedule: MOVING_TRIAL or MOVING_FINAL."""
-        knot_s = TRIAL_KNOT_S if schedule is MOVING_TRIAL else FINAL_KNOT_S
-        model = moving_model(still.system.driven(), self.rate_hz, knot_s)
-        taps = np.repeat(still.system.taps[:1, : model.n_taps], model.n_inputs, axis=0)
-        residual = self.recording - model.echo(taps)
-        for floor, strength, stiffness in schedule:
-            mean = taps.mean(axis=0, keepdims=True)
-            precision = strength * decay_precision(mean, self.rate_hz) + 1e-9
-            prior = Prior(np.repeat(precision, model.n_inputs, axis=0), stiffness * precision[0])
-            weights = near_end_weights(self.stft, residual, floor, trust)
-            taps = taps + solve_step(model, self.stft, weights, residual, taps, prior, 20)
-            residual = self.recording - model.echo(taps)
-        return _Candidate(still.system, residual, taps)
+    def _fit(self, system: EchoSystem, schedule: Schedule) -> _Candidate:
+        return _Candidate(*fit_system(system, self.recording, self.rate_hz, schedule, self.seen))
 
     def _fit_few_paths(self, moving: _Candidate, rank: int) -> _Candidate:
-        assert moving.moving_taps is not None
         system = moving.system
-        taps, gains = low_rank_start(
-            moving.moving_taps,
-            rank,
-            system.driven(),
-            moving.residual,
-            self.stft,
-            round(TRIAL_KNOT_S * self.rate_hz),
-            system.taps.shape[1],
+        paths, gains = low_rank_start(
+            system.paths, rank, system.driven(), moving.residual, self.stft, self._n(TRIAL_KNOT_S)
         )
-        return self._fit(replace(system, taps=taps, gains=gains), TRIAL_SCHEDULE, 20)
+        return self._fit(replace(system, paths=paths, gains=gains, knot_samples=None), 2 * TRIAL_SCHEDULE)
 
     def _fit_everything(self, chosen: _Candidate) -> _Candidate:
-        """The chosen candidate fitted to all that can be trusted, with the whole tail."""
-        if chosen.moving_taps is not None:
-            return self._fit_moving(chosen, self.trust, MOVING_FINAL)
-        system = chosen.system.with_taps(lead_samples(self.rate_hz) + round(TAIL_S * self.rate_hz))
-        alone = system.gains is None and system.basis is None
-        schedule, n_iterations = (FINAL_SCHEDULE, 30) if alone else (FINAL_SCHEDULE_IN_TURN, 20)
-        return _Candidate(
-            *fit_system(system, self.recording, self.rate_hz, schedule, n_iterations, self.trust)
-        )
+        """The chosen candidate fitted to all that can be trusted."""
+        system, schedule = chosen.system, FINAL_SCHEDULE
+        if system.knot_samples is not None:
+            system, schedule = self._with_final_knots(system), FINAL_SCHEDULE_MOVING
+        elif system.gains is not None or system.basis is not None:
+            schedule = FINAL_SCHEDULE_IN_TURN
+        return _Candidate(*fit_system(system, self.recording, self.rate_hz, schedule, self.trust))
+
+    def _with_final_knots(self, system: EchoSystem) -> EchoSystem:
+        """A path that moved from knot to knot, with the finer knots of the final fit."""
+        mean = system.paths.taps.mean(axis=0, keepdims=True)
+        still = replace(system, paths=Paths(mean, system.paths.power), knot_samples=None)
+        return still.with_movement(self._n(FINAL_KNOT_S))
+
+    def _n(self, duration_s: float) -> int:
+        return round(duration_s * self.rate_hz)
 
     def _without_residual_echo(self, residual: FloatArray) -> FloatArray:
         cleaned, above_chance_db = suppress_residual_echo(residual, self.recording - residual, self.rate_hz)
