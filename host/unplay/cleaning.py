@@ -1,7 +1,7 @@
 """From files to files: find the reference in a recording, take it out, write what is left.
 
 A recording is cleaned in overlapping blocks that fade into each other, so that its length does not
-matter; each block starts from what the one before it learnt.
+matter; each block knows what was played before it.
 """
 
 from __future__ import annotations
@@ -323,7 +323,6 @@ class _Cleaner:
         self._recording = recording
         self._alignment = _begun_before(alignment, recording.format.sample_rate_hz)
         self._reference = load_mono(job.reference, recording.format.sample_rate_hz)
-        self._warm_starts: list[Any] = [None] * recording.format.n_channels
         self._confidences: list[tuple[float, int]] = []
         self.stages: list[dict[str, Any]] = []
         self.warnings: list[str] = []
@@ -376,10 +375,8 @@ class _Cleaner:
                 self._recording.format.sample_rate_hz,
                 method=self._job.method,
                 strength=self._job.strength,
-                warm_start=self._warm_starts[channel],
                 progress=self._progress_of(block, channel / n_channels, 1 / n_channels),
             )
-            self._warm_starts[channel] = removal.warm_start
             self._account(block, channel, removal)
             if removal.confidence >= CONFIDENT:
                 removed[:, channel] = recorded[:, channel] - removal.near_end

@@ -18,7 +18,7 @@ FloatArray = NDArray[np.floating]
 TAIL_S = 1.0
 """Length of the echo path after the lead."""
 
-SCHEDULE = ((1e-1, 20), (1e-2, 30), (1e-3, 50), (1e-4, 50))
+SCHEDULE = ((1e-1, 20), (1e-2, 30), (1e-3, 50), (1e-4, 50), (1e-5, 50))
 """One pair a round: the floor of the near end's power spectrogram relative to its mean in the bin, and the
 iterations of conjugate gradients."""
 

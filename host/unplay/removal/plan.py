@@ -1,104 +1,45 @@
-"""The plan: which stages help on this recording, decided by what they do to stretches they did not see.
+"""The plan: which stages help on this recording, and all of them fitted to it.
 
-Every candidate for the echo's way (a still path, a loudspeaker curve, a gain track, a moving path) is
-fitted with one eighth of a second in every half left out, and scored there: how much lower is the
-residual's power than without it, over the frames and bins in which there is echo? A candidate that only
-fits the talker's chance likeness to the reference loses there. The chosen ones are then fitted to
-everything. The recording itself is always a candidate.
+What the echo goes through is chosen on a trial (`choosing`); the chosen way is then fitted at the full
+sample rate to everything that can be trusted. The recording itself is always a candidate.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import uniform_filter
 
 from unplay.removal.baselines import METHODS as CLASSICAL_METHODS
+from unplay.removal.choosing import MARGIN_DB, StageDecision, choose
 from unplay.removal.echo_model import lead_samples
 from unplay.removal.echo_path import Paths, weights_stft
 from unplay.removal.echo_system import SCHEDULE, EchoSystem, fit_system, still_system
-from unplay.removal.movement import low_rank_start
-from unplay.removal.stft import Stft
 from unplay.removal.suppression import ABOVE_CHANCE_DB, suppress_residual_echo
+from unplay.removal.trust import clipped_samples, trusted_frames
 
 FloatArray = NDArray[np.floating]
 Progress = Callable[[str, float], None]
-Schedule = tuple[tuple[float, int], ...]
 
-TRIAL_SCHEDULE = ((1e-2, 10), (1e-2, 10), (1e-2, 10))
-"""Floors and iterations while stages are compared: a curve and its path need three rounds to find to each
-other."""
-
-FINAL_SCHEDULE = SCHEDULE[2:]
-FINAL_SCHEDULE_IN_TURN = ((1e-2, 20), (1e-2, 20), (1e-3, 20), (1e-3, 20), (1e-4, 30), (1e-4, 30))
+SCHEDULE_IN_TURN = ((1e-1, 20), (1e-2, 20), (1e-2, 20), (1e-3, 30), (1e-3, 30), (1e-4, 30), (1e-4, 30))
 """For a system with more than one part, which are fitted in turn and so take more rounds."""
 
-FINAL_SCHEDULE_MOVING = ((1e-2, 20), (1e-2, 20), (1e-3, 20))
+SCHEDULE_MOVING = ((1e-2, 20), (1e-2, 20), (1e-3, 20))
+"""For a path that moves, from one that stands still on."""
 
-TRIAL_KNOT_S, FINAL_KNOT_S = 1.0, 0.5
-"""Time between a moving path's knots; the trial has gaps to bridge."""
-
-MARGIN_DB = 0.5
-"""What a stage must gain on the stretches left out to be used."""
-
-HELD_OUT_PERIOD_S = 0.5
-HELD_OUT_S = 0.125
-
-HEARD = 0.03
-"""Power of the estimated echo over the residual's above which a bin counts when stages are compared."""
-
-CLIP_LEVEL = 0.999
-"""Of full scale or of the recording's peak."""
-
-MAX_RANK = 3
-
-WHAT = {
-    "loudspeaker curve": "a memoryless curve ahead of the echo path",
-    "gain track": "one path with a changing gain",
-    "movement": "a path of its own every half second",
-}
-FURTHER_STAGES = {
-    "loudspeaker curve": ["gain track", "movement"],
-    "gain track": ["loudspeaker curve"],
-    "movement": ["loudspeaker curve"],
-}
-"""What may be added to a stage that helped; a moving path has gains of its own."""
-
-N_THREADS = 2
-"""Candidates fitted at a time; the transforms they spend their time in run side by side."""
-
-
-@dataclass(frozen=True)
-class StageDecision:
-    """A stage that was weighed. effect_db: its measured gain on stretches left out of its fit."""
-
-    name: str
-    used: bool
-    effect_db: float
-    reason: str
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    """A system and what it leaves of the recording (n_past + n_samples,)."""
-
-    system: EchoSystem
-    residual: FloatArray
+KNOT_S = 0.5
+"""Time between a moving path's knots."""
 
 
 @dataclass(frozen=True)
 class Removal:
-    """near_end (n_samples,) float32; confidence 0 to 1; warm_start: the still path, for the next block."""
+    """near_end (n_samples,) float32; stages: every decision; confidence 0 to 1."""
 
     near_end: NDArray[np.float32]
     stages: tuple[StageDecision, ...]
     confidence: float
-    warm_start: Paths | None
 
 
 def remove(
@@ -108,7 +49,6 @@ def remove(
     *,
     method: str = "auto",
     strength: float = 1.0,
-    warm_start: Paths | None = None,
     progress: Progress | None = None,
 ) -> Removal:
     """Take the reference out of one channel of a recording.
@@ -119,199 +59,83 @@ def remove(
     """
     d = np.asarray(recording, np.float64)
     x = np.asarray(reference, np.float64)
-    # the echo path may begin before lag 0: its first samples are needed then
-    n_missing = max(0, lead_samples(sample_rate_hz) - (len(x) - len(d)))
-    x = np.concatenate([np.zeros(n_missing), x])
     if method != "auto":
         near_end = CLASSICAL_METHODS[method](x[len(x) - len(d) :], d, sample_rate_hz)
         stage = StageDecision(method, True, _ratio_db(d, near_end), "asked for by name")
-        return Removal(_mixed(d, near_end, strength), (stage,), 1.0, None)
+        return Removal(_mixed(d, near_end, strength), (stage,), 1.0)
+    # the echo path may begin before lag 0: its first samples are needed then
+    n_missing = max(0, lead_samples(sample_rate_hz) - (len(x) - len(d)))
+    x = np.concatenate([np.zeros(n_missing), x])
+    near_end, stages, confidence = _planned(x, d, sample_rate_hz, progress or (lambda doing, share: None))
+    return Removal(_mixed(d, near_end, strength), stages, confidence)
+
+
+def _planned(
+    x: FloatArray, d: FloatArray, rate_hz: int, progress: Progress
+) -> tuple[FloatArray, tuple[StageDecision, ...], float]:
+    """Near end (n_samples,), decisions and confidence."""
+    n_past = len(x) - len(d)
     level, played_level = _level(d), _level(x)
-    plan = _Plan(x / played_level, d / level, sample_rate_hz, progress or (lambda doing, share: None))
-    near_end = plan.run(warm_start) * level
-    return Removal(_mixed(d, near_end, strength), tuple(plan.stages), plan.confidence, plan.still_paths)
+    reference, recording = x / played_level, np.concatenate([np.zeros(n_past), d / level])
+    damaged = _damaged(recording, n_past)
+    progress("choosing what helps", 0.0)
+    choice = choose(reference, recording, damaged, rate_hz)
+    confidence = max(0.0, choice.gain_db / (choice.gain_db + MARGIN_DB)) if choice.gain_db > 0 else 0.0
+    progress("fitting", 0.4)
+    trust = trusted_frames(damaged, weights_stft(rate_hz))
+    residual = _fitted(choice.system, reference, recording, rate_hz, trust)
+    near_end, decision = _without_residual_echo(residual, recording - residual, rate_hz)
+    progress("done", 1.0)
+    return near_end[n_past:] * level, (*choice.stages, decision), confidence
 
 
-class _Plan:
-    """One block of one channel. All signals here have the past in front: (n_past + n_samples,)."""
-
-    def __init__(
-        self, reference: FloatArray, recording: FloatArray, rate_hz: int, progress: Progress
-    ) -> None:
-        self.rate_hz = rate_hz
-        self.n_past = len(reference) - len(recording)
-        self.reference = reference
-        self.recording = np.concatenate([np.zeros(self.n_past), recording])
-        self.stft = weights_stft(rate_hz)
-        self.trust = _trusted_frames(self.recording, self.n_past, self.stft)
-        self.held_out = _held_out_frames(len(self.trust), self.stft.hop / rate_hz) & (self.trust > 0)
-        self.seen = self.trust * ~self.held_out
-        self.progress = progress
-        self.stages: list[StageDecision] = []
-        self.confidence = 0.0
-        self.still_paths: Paths | None = None
-
-    def run(self, warm_start: Paths | None) -> FloatArray:
-        """The near end (n_samples,)."""
-        self.progress("echo path", 0.0)
-        still = self._still(warm_start)
-        self.progress("curve, gain, movement", 0.3)
-        chosen = self._choose(still)
-        gain_db = self._gain_db(self.recording, chosen.residual)
-        self.confidence = max(0.0, gain_db / (gain_db + MARGIN_DB)) if gain_db > 0 else 0.0
-        self.progress("fitting", 0.6)
-        fitted = self._fit_everything(chosen)
-        self.still_paths = still.system.paths
-        residual = self._without_residual_echo(fitted.residual)
-        self.progress("done", 1.0)
-        return residual[self.n_past :]
-
-    def _still(self, warm_start: Paths | None) -> _Candidate:
-        system = still_system(self.reference, self.recording, self.rate_hz)
-        if warm_start is not None and warm_start.taps.shape == system.paths.taps.shape:
-            system = replace(system, paths=warm_start)
-        return self._fit(system, SCHEDULE[:2])
-
-    def _choose(self, still: _Candidate) -> _Candidate:
-        """Of curve, gain track and movement take the one that helps most, then look for another."""
-        chosen = self._fit(still.system, TRIAL_SCHEDULE)
-        self._decide(
-            "echo path", self._gain_db(self.recording, chosen.residual), "one path that stands still"
-        )
-        start, open_stages = still, ["loudspeaker curve", "gain track", "movement"]
-        while open_stages:
-            with ThreadPoolExecutor(N_THREADS) as pool:
-                candidates = dict(
-                    zip(open_stages, pool.map(partial(self._with, start, chosen), open_stages), strict=True)
-                )
-            effects_db = {name: self._gain_db(chosen.residual, c.residual) for name, c in candidates.items()}
-            best = max(open_stages, key=lambda name: effects_db[name])
-            for name in open_stages:
-                self._decide(name, effects_db[name], WHAT[name], unless=name != best)
-            if effects_db[best] < MARGIN_DB:
-                break
-            start = chosen = candidates[best]
-            if chosen.system.knot_samples is not None:
-                chosen = start = self._few_paths(chosen)
-            if chosen.system.knot_samples is not None:
-                break
-            open_stages = [
-                name
-                for name in FURTHER_STAGES[best]
-                if name == "loudspeaker curve" or chosen.system.gains is None
-            ]
-            if open_stages:
-                chosen = self._fit(start.system, TRIAL_SCHEDULE)
-        return chosen
-
-    def _with(self, start: _Candidate, chosen: _Candidate, stage: str) -> _Candidate:
-        """start with another stage, fitted as long as chosen, which is start without it."""
-        if stage == "movement":
-            return self._fit(chosen.system.with_movement(self._n(TRIAL_KNOT_S)), TRIAL_SCHEDULE)
-        system = start.system.with_curve() if stage == "loudspeaker curve" else start.system.with_gain()
-        return self._fit(system, TRIAL_SCHEDULE)
-
-    def _few_paths(self, moving: _Candidate) -> _Candidate:
-        """The moving candidate as a few paths with gain tracks, if that is what it is."""
-        for rank in range(2, MAX_RANK + 1):
-            few = self._fit_few_paths(moving, rank)
-            if self._decide(
-                f"{rank} paths", self._gain_db(moving.residual, few.residual), "paths with gain tracks"
-            ):
-                return few
-        return moving
-
-    def _fit(self, system: EchoSystem, schedule: Schedule) -> _Candidate:
-        return _Candidate(*fit_system(system, self.recording, self.rate_hz, schedule, self.seen))
-
-    def _fit_few_paths(self, moving: _Candidate, rank: int) -> _Candidate:
-        system = moving.system
-        paths, gains = low_rank_start(
-            system.paths, rank, system.driven(), moving.residual, self.stft, self._n(TRIAL_KNOT_S)
-        )
-        return self._fit(replace(system, paths=paths, gains=gains, knot_samples=None), 2 * TRIAL_SCHEDULE)
-
-    def _fit_everything(self, chosen: _Candidate) -> _Candidate:
-        """The chosen candidate fitted to all that can be trusted."""
-        system, schedule = chosen.system, FINAL_SCHEDULE
-        if system.knot_samples is not None:
-            system, schedule = self._with_final_knots(system), FINAL_SCHEDULE_MOVING
-        elif system.gains is not None or system.basis is not None:
-            schedule = FINAL_SCHEDULE_IN_TURN
-        return _Candidate(*fit_system(system, self.recording, self.rate_hz, schedule, self.trust))
-
-    def _with_final_knots(self, system: EchoSystem) -> EchoSystem:
-        """A path that moved from knot to knot, with the finer knots of the final fit."""
-        mean = system.paths.taps.mean(axis=0, keepdims=True)
-        still = replace(system, paths=Paths(mean, system.paths.power), knot_samples=None)
-        return still.with_movement(self._n(FINAL_KNOT_S))
-
-    def _n(self, duration_s: float) -> int:
-        return round(duration_s * self.rate_hz)
-
-    def _without_residual_echo(self, residual: FloatArray) -> FloatArray:
-        cleaned, above_chance_db = suppress_residual_echo(residual, self.recording - residual, self.rate_hz)
-        self.stages.append(
-            StageDecision(
-                "residual echo",
-                cleaned is not residual,
-                _ratio_db(residual, cleaned),
-                f"a Wiener mask takes {above_chance_db:+.1f} dB over what it would take by chance; "
-                f"{ABOVE_CHANCE_DB:g} dB are needed",
-            )
-        )
-        return cleaned
-
-    def _gain_db(self, without: FloatArray, residual: FloatArray) -> float:
-        """Mean decrease of the residual's level in the frames left out, in dB.
-
-        Over the bins with echo, weighted with its amplitude.
-        """
-        before, after, echo = (
-            uniform_filter(np.abs(self.stft.forward(signal)) ** 2, (1, 5))[self.held_out]
-            for signal in (without, residual, self.recording - residual)
-        )
-        floor = 1e-6 * before.mean() + 1e-30
-        amplitude = np.sqrt(echo) * (echo > HEARD * before)
-        decrease_db = 10 * np.log10((before + floor) / (after + floor))
-        return float(np.sum(amplitude * decrease_db) / (np.sum(amplitude) + 1e-30))
-
-    def _decide(self, name: str, effect_db: float, what: str, unless: bool = False) -> bool:
-        """Write the decision down and return it."""
-        used = effect_db >= MARGIN_DB and not unless
-        compared = "another stage does better" if unless else f"{MARGIN_DB:g} dB are needed"
-        self.stages.append(
-            StageDecision(
-                name, used, effect_db, f"{what}: {effect_db:+.2f} dB on what it did not see; {compared}"
-            )
-        )
-        return used
-
-
-def _held_out_frames(n_frames: int, hop_s: float) -> NDArray[np.bool_]:
-    return np.arange(n_frames) * hop_s % HELD_OUT_PERIOD_S < HELD_OUT_S
-
-
-def _trusted_frames(recording: FloatArray, n_past: int, stft: Stft) -> FloatArray:
-    """1.0 for frames with neither unrecorded past nor clipped samples, else 0.0: (n_frames,).
+def _damaged(recording: FloatArray, n_past: int) -> NDArray[np.bool_]:
+    """Samples that say nothing of the echo: from before the recording began, and clipped ones.
 
     A recording that is clipped nearly everywhere is trusted all the same: it is all there is.
     """
-    peak = np.max(np.abs(recording), initial=0.0)
-    at_limit = np.abs(recording) >= CLIP_LEVEL * max(peak, CLIP_LEVEL)
-    clipped = at_limit & (np.roll(at_limit, 1) | np.roll(at_limit, -1))
-    unknown = np.arange(len(recording)) < n_past
-    past = _touched(unknown, stft)
-    damaged = _touched(clipped | unknown, stft)
-    return 1.0 - (damaged if damaged.mean() < 0.5 else past)
+    past, clipped = np.arange(len(recording)) < n_past, clipped_samples(recording)
+    return past | clipped if clipped.mean() < 0.05 else past
 
 
-def _touched(samples: NDArray[np.bool_], stft: Stft) -> FloatArray:
-    """1.0 for the frames in which any of the samples (n_samples,) lies."""
-    counts = np.concatenate([[0], np.cumsum(samples)])
-    begin = np.arange(stft.n_frames(len(samples))) * stft.hop - (stft.n_fft - stft.hop)
-    low, high = np.clip(begin, 0, len(samples)), np.clip(begin + stft.n_fft, 0, len(samples))
-    return (counts[high] > counts[low]).astype(float)
+def _fitted(
+    chosen: EchoSystem, reference: FloatArray, recording: FloatArray, rate_hz: int, trust: FloatArray
+) -> FloatArray:
+    """Residual (n_samples,) of a system of the chosen kind, fitted from the beginning."""
+    system = still_system(reference, recording, rate_hz)
+    if chosen.curve is not None:
+        system = replace(system.with_curve(), curve=chosen.curve)
+    if chosen.gains is not None:
+        system = _with_gains(system, chosen.gains)
+    if chosen.knot_samples is not None:
+        system, _ = fit_system(system, recording, rate_hz, SCHEDULE[:2], trust)
+        return fit_system(
+            system.with_movement(round(KNOT_S * rate_hz)), recording, rate_hz, SCHEDULE_MOVING, trust
+        )[1]
+    schedule = SCHEDULE if chosen.gains is None and chosen.curve is None else SCHEDULE_IN_TURN
+    return fit_system(system, recording, rate_hz, schedule, trust)[1]
+
+
+def _with_gains(system: EchoSystem, gains: FloatArray) -> EchoSystem:
+    """The system with unknown paths for gain tracks (n_paths, n) of another sample rate."""
+    n_paths, n = gains.shape
+    at = np.arange(len(system.reference)) * (n / len(system.reference))
+    tracks = np.stack([np.interp(at, np.arange(n), track) for track in gains])
+    taps, power = (np.repeat(array, n_paths, axis=0) for array in (system.paths.taps, system.paths.power))
+    return replace(system, paths=Paths(taps, power), gains=tracks)
+
+
+def _without_residual_echo(
+    residual: FloatArray, echo: FloatArray, rate_hz: int
+) -> tuple[FloatArray, StageDecision]:
+    cleaned, above_chance_db = suppress_residual_echo(residual, echo, rate_hz)
+    return cleaned, StageDecision(
+        "residual echo",
+        cleaned is not residual,
+        _ratio_db(residual, cleaned),
+        f"a Wiener mask takes {above_chance_db:+.1f} dB over what it would take by chance; "
+        f"{ABOVE_CHANCE_DB:g} dB are needed",
+    )
 
 
 def _level(signal: FloatArray) -> float:

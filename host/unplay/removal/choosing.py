@@ -1,0 +1,214 @@
+"""What the echo goes through: decided by what each stage does to stretches that it did not see.
+
+Every candidate (a still path, a loudspeaker curve, a gain track, a moving path) is fitted with one eighth
+of a second in every half left out, and scored there: how much lower is the residual's power than without
+it, over the frames and bins in which there is echo? A candidate that only fits the talker's chance likeness
+to the reference loses there. Up to `TRIAL_RATE_HZ` is enough to tell, and quick.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
+
+from unplay.removal.echo_path import weights_stft
+from unplay.removal.echo_system import SCHEDULE, EchoSystem, fit_system, still_system
+from unplay.removal.movement import low_rank_start
+from unplay.removal.trust import trusted_frames
+
+FloatArray = NDArray[np.floating]
+
+TRIAL_RATE_HZ = 8000
+
+TRIAL_SCHEDULE = ((1e-2, 10), (1e-2, 10), (1e-2, 10))
+"""Floors and iterations while stages are compared: a curve and its path need three rounds to find to each
+other."""
+
+TRIAL_KNOT_S = 1.0
+"""Time between a moving path's knots: there are gaps to bridge."""
+
+MARGIN_DB = 0.5
+"""What a stage must gain on the stretches left out to be used."""
+
+HELD_OUT_PERIOD_S = 0.5
+HELD_OUT_S = 0.125
+
+HEARD = 0.03
+"""Power of the estimated echo over the residual's above which a bin counts when stages are compared."""
+
+MAX_RANK = 3
+
+WHAT = {
+    "loudspeaker curve": "a memoryless curve ahead of the echo path",
+    "gain track": "one path with a changing gain",
+    "movement": "a path that changes from second to second",
+}
+FURTHER_STAGES = {
+    "loudspeaker curve": ["gain track", "movement"],
+    "gain track": ["loudspeaker curve"],
+    "movement": ["loudspeaker curve"],
+}
+"""What may be added to a stage that helped; a moving path has gains of its own."""
+
+N_THREADS = 2
+"""Candidates fitted at a time; the transforms they spend their time in run side by side."""
+
+
+@dataclass(frozen=True)
+class StageDecision:
+    """A stage that was weighed. effect_db: its measured gain on stretches left out of its fit."""
+
+    name: str
+    used: bool
+    effect_db: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """system: the chosen one, at the trial's sample rate; gain_db: what all of it gains on what it did not
+    see; stages: every decision in its order."""
+
+    system: EchoSystem
+    gain_db: float
+    stages: tuple[StageDecision, ...]
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A system and what it leaves of the recording (n_samples,)."""
+
+    system: EchoSystem
+    residual: FloatArray
+
+
+def choose(
+    reference: FloatArray, recording: FloatArray, damaged: NDArray[np.bool_], sample_rate_hz: int
+) -> Choice:
+    """Choose what the echo goes through from the aligned reference to the recording, all (n_samples,).
+
+    damaged: samples that say nothing of the echo.
+    """
+    rate_hz = min(TRIAL_RATE_HZ, sample_rate_hz)
+    if rate_hz < sample_rate_hz:
+        reference, recording = (
+            soxr.resample(signal, sample_rate_hz, rate_hz) for signal in (reference, recording)
+        )
+        at = np.flatnonzero(damaged) * rate_hz // sample_rate_hz
+        damaged = np.zeros(len(recording), bool)
+        damaged[at[at < len(damaged)]] = True
+    return _Trial(reference, recording, damaged, rate_hz).choice()
+
+
+@dataclass
+class _Trial:
+    reference: FloatArray
+    recording: FloatArray
+    damaged: NDArray[np.bool_]
+    rate_hz: int
+    stages: list[StageDecision] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.stft = weights_stft(self.rate_hz)
+        trust = trusted_frames(self.damaged, self.stft)
+        time_s = np.arange(len(trust)) * self.stft.hop / self.rate_hz
+        self.held_out = (time_s % HELD_OUT_PERIOD_S < HELD_OUT_S) & (trust > 0)
+        self.seen = trust * ~self.held_out
+
+    def choice(self) -> Choice:
+        chosen = self._chosen()
+        return Choice(chosen.system, self._gain_db(self.recording, chosen.residual), tuple(self.stages))
+
+    def _chosen(self) -> _Candidate:
+        """Of curve, gain track and movement take the one that helps most, then look for another."""
+        still = self._fit(still_system(self.reference, self.recording, self.rate_hz), SCHEDULE[:2])
+        chosen = self._fit(still.system, TRIAL_SCHEDULE)
+        self._decide(
+            "echo path", self._gain_db(self.recording, chosen.residual), "one path that stands still"
+        )
+        start, open_stages = still, ["loudspeaker curve", "gain track", "movement"]
+        while open_stages:
+            with ThreadPoolExecutor(N_THREADS) as pool:
+                fitted = list(pool.map(partial(self._with, start, chosen), open_stages))
+            candidates = dict(zip(open_stages, fitted, strict=True))
+            effects_db = {name: self._gain_db(chosen.residual, c.residual) for name, c in candidates.items()}
+            best = max(open_stages, key=lambda name: effects_db[name])
+            for name in open_stages:
+                self._decide(name, effects_db[name], WHAT[name], unless=name != best)
+            if effects_db[best] < MARGIN_DB:
+                break
+            start = chosen = candidates[best]
+            if chosen.system.knot_samples is not None:
+                chosen = start = self._few_paths(chosen)
+            if chosen.system.knot_samples is not None:
+                break
+            open_stages = [
+                name
+                for name in FURTHER_STAGES[best]
+                if name == "loudspeaker curve" or chosen.system.gains is None
+            ]
+            if open_stages:
+                chosen = self._fit(start.system, TRIAL_SCHEDULE)
+        return chosen
+
+    def _with(self, start: _Candidate, chosen: _Candidate, stage: str) -> _Candidate:
+        """start with another stage, fitted as long as chosen, which is start without it."""
+        if stage == "movement":
+            return self._fit(chosen.system.with_movement(self._knot_samples), TRIAL_SCHEDULE)
+        system = start.system.with_curve() if stage == "loudspeaker curve" else start.system.with_gain()
+        return self._fit(system, TRIAL_SCHEDULE)
+
+    @property
+    def _knot_samples(self) -> int:
+        return round(TRIAL_KNOT_S * self.rate_hz)
+
+    def _few_paths(self, moving: _Candidate) -> _Candidate:
+        """The moving candidate as a few paths with gain tracks, if that is what it is."""
+        for rank in range(2, MAX_RANK + 1):
+            few = self._fit_few_paths(moving, rank)
+            if self._decide(
+                f"{rank} paths", self._gain_db(moving.residual, few.residual), "paths with gain tracks"
+            ):
+                return few
+        return moving
+
+    def _fit_few_paths(self, moving: _Candidate, rank: int) -> _Candidate:
+        system = moving.system
+        paths, gains = low_rank_start(
+            system.paths, rank, system.driven(), moving.residual, self.stft, self._knot_samples
+        )
+        return self._fit(replace(system, paths=paths, gains=gains, knot_samples=None), 2 * TRIAL_SCHEDULE)
+
+    def _fit(self, system: EchoSystem, schedule: tuple[tuple[float, int], ...]) -> _Candidate:
+        return _Candidate(*fit_system(system, self.recording, self.rate_hz, schedule, self.seen))
+
+    def _gain_db(self, without: FloatArray, residual: FloatArray) -> float:
+        """Mean decrease of the residual's level in the frames left out, in dB.
+
+        Over the bins with echo, weighted with its amplitude.
+        """
+        before, after, echo = (
+            uniform_filter(np.abs(self.stft.forward(signal)) ** 2, (1, 5))[self.held_out]
+            for signal in (without, residual, self.recording - residual)
+        )
+        floor = 1e-6 * before.mean() + 1e-30
+        amplitude = np.sqrt(echo) * (echo > HEARD * before)
+        decrease_db = 10 * np.log10((before + floor) / (after + floor))
+        return float(np.sum(amplitude * decrease_db) / (np.sum(amplitude) + 1e-30))
+
+    def _decide(self, name: str, effect_db: float, what: str, unless: bool = False) -> bool:
+        """Write the decision down and return it."""
+        used = effect_db >= MARGIN_DB and not unless
+        compared = "another stage does better" if unless else f"{MARGIN_DB:g} dB are needed"
+        self.stages.append(
+            StageDecision(
+                name, used, effect_db, f"{what}: {effect_db:+.2f} dB on what it did not see; {compared}"
+            )
+        )
+        return used
