@@ -25,7 +25,6 @@ so the cost never rises. (A penalty on H alone would make W's scaling raise it.)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
