@@ -77,7 +77,6 @@ def test_the_same_as_scikit_learn(divergence: Divergence) -> None:
         X.T,
         W=start.activations.T.copy(),
         H=start.dictionary.T.copy(),
-        n_components=8,
         init="custom",
         solver="mu",
         beta_loss=BETA_LOSS[divergence],
@@ -100,7 +99,6 @@ def test_the_same_as_scikit_learn_with_a_held_dictionary(divergence: Divergence,
     theirs, _, _ = non_negative_factorization(
         X.T,
         H=start.dictionary.T.copy(),
-        n_components=8,
         update_H=False,
         solver="mu",
         beta_loss=BETA_LOSS[divergence],
@@ -171,7 +169,7 @@ def test_the_playback_recorded_alone_makes_the_dictionary(scene: Scene) -> None:
     """One of a hum takes out next to nothing: measured 13.7 and 0.8 dB."""
 
     def si_sdr_with_db(playback_only: NDArray[np.floating]) -> float:
-        method = Nmf(playback_only=playback_only, n_iterations=20)
+        method = Nmf(n_iterations=20).learnt_from(playback_only, scene.sample_rate_hz)
         return si_sdr_db(scene.true_near_end, method(scene.played, scene.recording, scene.sample_rate_hz))
 
     hum = np.sin(0.05 * np.arange(4 * scene.sample_rate_hz))

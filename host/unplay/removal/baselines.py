@@ -180,8 +180,8 @@ def _refined_maximum(correlation: NDArray[np.complex128]) -> tuple[float, comple
     return float(steps[best]), complex(values[best])
 
 
-def magnitude_gain(played: NDArray[np.float64], heard: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The median over the louder frames of heard/played, one value a frequency: (n_bins,)."""
+def magnitude_gain(played: FloatArray, heard: FloatArray) -> FloatArray:
+    """The median over the louder frames of heard/played, each (n_frames, n_bins): (n_bins,)."""
     loud = (played >= np.median(played, axis=0)) & (played > 0)
     ratio = np.full_like(played, np.nan)
     np.divide(heard, played, out=ratio, where=loud)

@@ -25,13 +25,14 @@ so the cost never rises. (A penalty on H alone would make W's scaling raise it.)
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import xlogy
 
+from unplay.errors import BadInputError
 from unplay.removal.baselines import magnitude_gain
 from unplay.removal.stft import Stft
 
@@ -66,9 +67,9 @@ class Nmf:
 
     divergence: "kl" (of magnitudes) or "is" (of powers). rank_playback, rank_rest: columns of W_p and
     W_s, at least 1. sparsity: α ≥ 0. n_iterations: of the training, and again of the separation.
-    playback_only (n_samples,): a recording of the playback alone in the same room, at the sample rate of
-    the recording, from which W_p is learnt; without one the reference is used, with the median colour
-    that the room gives it.
+    learnt: a dictionary W_p (n_bins, rank_playback) for the recording's sample rate, as `learnt_from`
+    makes it of a recording of the playback alone; without one W_p is learnt from the reference, with the
+    median colour that the room gives it. Raises BadInputError.
     """
 
     divergence: Divergence = "kl"
@@ -76,15 +77,37 @@ class Nmf:
     rank_rest: int = 20
     sparsity: float = 0.0
     n_iterations: int = 100
-    playback_only: FloatArray | None = None
+    learnt: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        if self.divergence not in ("kl", "is"):
+            raise BadInputError(f"There is no divergence {self.divergence!r}; choose kl or is.")
+        for what, value in (
+            ("rank of the playback", self.rank_playback),
+            ("rank of the rest", self.rank_rest),
+            ("number of iterations", self.n_iterations),
+        ):
+            if value < 1:
+                raise BadInputError(f"The {what} is {value}: choose 1 or more.")
+        if not 0 <= self.sparsity < np.inf:
+            raise BadInputError(f"The sparsity is {self.sparsity:g}: choose 0 or more, as a rule up to 1.")
+
+    def learnt_from(self, playback_only: FloatArray, sample_rate_hz: int) -> Nmf:
+        """The same with W_p from a recording (n_samples,) of the playback alone, in the same room."""
+        spectrogram = _stft(sample_rate_hz).forward(np.asarray(playback_only, np.float64))
+        return replace(self, learnt=self.trained(np.abs(spectrogram).T))
 
     def __call__(self, x: FloatArray, d: FloatArray, sample_rate_hz: int) -> FloatArray:
         if not np.any(x) or not np.any(d):
             return d.copy()
-        stft = Stft(1 << round(np.log2(FRAME_S * sample_rate_hz)))
+        stft = _stft(sample_rate_hz)
         recording = stft.forward(np.asarray(d, np.float64))
-        dictionary = self.trained(self._playback(stft, x, np.abs(recording)))
-        playback_mask, _ = self.masks(np.abs(recording).T, dictionary)
+        heard = np.abs(recording)
+        dictionary = self.learnt
+        if dictionary is None:
+            played = np.abs(stft.forward(np.asarray(x, np.float64)))
+            dictionary = self.trained((magnitude_gain(played, heard) * played).T)
+        playback_mask, _ = self.masks(heard.T, dictionary)
         removed = stft.inverse(playback_mask.T * recording, len(d))
         return (d - removed).astype(d.dtype)
 
@@ -109,13 +132,6 @@ class Nmf:
         # where both have died out there is nothing to take away
         share = np.divide(playback, playback + rest, out=np.zeros_like(rest), where=playback + rest > 0)
         return share, 1 - share
-
-    def _playback(self, stft: Stft, x: FloatArray, heard: FloatArray) -> FloatArray:
-        """Magnitudes (n_bins, n_frames) to learn W_p from. heard (n_frames, n_bins): the recording's."""
-        if self.playback_only is not None:
-            return np.abs(stft.forward(np.asarray(self.playback_only, np.float64))).T
-        played = np.abs(stft.forward(np.asarray(x, np.float64)))
-        return (magnitude_gain(played, heard) * played).T
 
     def _spectrogram(self, magnitudes: FloatArray) -> FloatArray:
         """What is factorised: magnitudes or powers, of mean 1, above 0."""
@@ -197,6 +213,10 @@ def _normalise(W: FloatArray, H: FloatArray) -> None:
     sums = W.sum(axis=0) + _TINY
     W /= sums
     H *= sums[:, None]
+
+
+def _stft(sample_rate_hz: int) -> Stft:
+    return Stft(1 << round(np.log2(FRAME_S * sample_rate_hz)))
 
 
 def _random_start(shape: tuple[int, ...], rank: int, rng: np.random.Generator) -> Factors:

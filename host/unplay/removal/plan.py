@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
-from unplay.removal.baselines import METHODS as CLASSICAL_METHODS
 from unplay.removal.echo_path import (
     SCHEDULE,
     TAIL_S,
@@ -30,6 +29,7 @@ from unplay.removal.echo_path import (
     weights_stft,
 )
 from unplay.removal.echo_system import EchoSystem, fit_system, still_system
+from unplay.removal.methods import Method, method_named
 from unplay.removal.movement import low_rank_start, moving_model
 from unplay.removal.stft import Stft
 from unplay.removal.suppression import ABOVE_CHANCE_DB, suppress_residual_echo
@@ -121,7 +121,7 @@ def remove(
     recording: FloatArray,
     sample_rate_hz: int,
     *,
-    method: str = "auto",
+    method: str | Method = "auto",
     strength: float = 1.0,
     warm_start: FloatArray | None = None,
     progress: Progress | None = None,
@@ -130,7 +130,8 @@ def remove(
 
     recording (n_samples,). reference (n_past + n_samples,): on the recording's clock, so that its direct
     sound is heard near lag 0; the first n_past ≥ 0 samples were played before the recording began.
-    method: "auto" or one of `baselines.METHODS`. strength: 0 (leave the recording) to 1.
+    method: "auto", one of `methods.NAMES`, or a method with settings of its own. strength: 0 (leave the
+    recording) to 1.
     """
     d = np.asarray(recording, np.float64)
     x = np.asarray(reference, np.float64)
@@ -138,8 +139,9 @@ def remove(
     n_missing = max(0, lead_samples(sample_rate_hz) - (len(x) - len(d)))
     x = np.concatenate([np.zeros(n_missing), x])
     if method != "auto":
-        near_end = CLASSICAL_METHODS[method](x[len(x) - len(d) :], d, sample_rate_hz)
-        stage = StageDecision(method, True, _ratio_db(d, near_end), "asked for by name")
+        named = method_named(method) if isinstance(method, str) else method
+        near_end = named.take_out(x[len(x) - len(d) :], d, sample_rate_hz)
+        stage = StageDecision(named.name, True, _ratio_db(d, near_end), "asked for by name")
         return Removal(_mixed(d, near_end, strength), (stage,), 1.0, None)
     level, played_level = _level(d), _level(x)
     plan = _Plan(x / played_level, d / level, sample_rate_hz, progress or (lambda doing, share: None))

@@ -36,6 +36,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from unplay.errors import BadInputError
 from unplay.removal.echo_path import LEAD_S, near_end_weights, weights_stft
 from unplay.removal.stft import FFT_WORKERS, Stft
 
@@ -44,6 +45,11 @@ Weighting = Callable[[FloatArray], FloatArray]
 
 SEGMENT_S = 4.0
 TAIL_S = 0.256
+
+SHORTEST_SEGMENT_S = 0.1
+"""A path from less than this is a fit to the near end, and the correlations between its many neighbours
+fill the memory."""
+LONGEST_TAIL_S = 2.0
 
 WEIGHTED_FLOORS = (1e-2, 1e-2, 1e-3)
 """Floor of the near end's spectrogram in each weighted round, as in `echo_path.SCHEDULE`."""
@@ -63,12 +69,23 @@ class Pursuit:
 
     segment_s: length of the triangular windows. tail_s: the last lag. weighted: rounds with the near
     end's spectrum as weight follow, each with an orthogonal step. orthogonal: such a step without them.
+    Raises BadInputError.
     """
 
     segment_s: float = SEGMENT_S
     tail_s: float = TAIL_S
     weighted: bool = False
     orthogonal: bool = False
+
+    def __post_init__(self) -> None:
+        if not SHORTEST_SEGMENT_S <= self.segment_s < np.inf:
+            raise BadInputError(
+                f"The segments are {self.segment_s:g} s long: choose {SHORTEST_SEGMENT_S:g} s or more."
+            )
+        if not 0 < self.tail_s <= LONGEST_TAIL_S:
+            raise BadInputError(
+                f"The tail is {self.tail_s:g} s long: choose more than 0, and {LONGEST_TAIL_S:g} s at most."
+            )
 
     def __call__(self, x: FloatArray, d: FloatArray, sample_rate_hz: int) -> FloatArray:
         level, played_level = _level(d), _level(x)
@@ -201,6 +218,8 @@ def pursue(
 ) -> FloatArray:
     """Matching pursuit until every segment is at its incoherence level: taps (n_segments, n_lags).
 
+    Or until there have been as many steps as there are atoms.
+
     spectra: of the segments, whitened if the inner products are weighted. correlations: c_s(k), which
     are updated in place. incoherence: level of |c_s| (n_lags,) at a segment's energy E_s.
     """
@@ -220,7 +239,7 @@ def pursue(
 
     for s in range(n_segments):
         search(s)
-    for _ in range(taps.size):
+    for _ in range(n_segments * dictionary.n_early):
         s = int(np.argmax(gains))
         if gains[s] == 0:
             break
