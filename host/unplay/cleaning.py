@@ -70,8 +70,9 @@ SHORTEST_BLOCK_S = 2.0
 PAST_S = 1.25
 OVERLAP_S = 0.5
 EDGE_S = 0.02
-"""How long a block is at most, and how short a user may make it; how much of what was played before it is known to it, since the room still
-holds that; how long two fade into each other; how long the first fades in."""
+"""How long a block is at most, and how short a user may make it; how much of what was played before it is
+known to it, since the room still holds that; how long two fade into each other; how long the first fades
+in."""
 
 TAIL_S = 2.0
 """How long a room may ring after the reference stops."""
@@ -145,7 +146,8 @@ def clean(
     near_end: where to write what is left (.wav or .flac); by default beside the recording, with
     `_near_end` after its name. removed: where to write what was taken out; both add up to the
     recording. log: where to write the JSON log. method: one of METHODS. settings: of this method, named
-    as in OPTIONS. strength: 0 (leave the recording) to 1. warp=False leaves the drift of the two clocks alone. force=True writes over files.
+    as in OPTIONS. strength: 0 (leave the recording) to 1. warp=False leaves the drift of the two clocks
+    alone. force=True writes over files.
 
     Raises BadInputError, ReferenceAbsentError or NotConfidentError; then nothing is written but the log.
     """
@@ -378,7 +380,7 @@ class _Job:
         self, reference: AudioReader, recording: AudioReader, *playback_only: AudioReader
     ) -> dict[str, Any]:
         inputs = {"reference": reference, "recording": recording}
-        inputs |= {"playback_only": reader for reader in playback_only}
+        inputs |= dict(zip(["playback_only"], playback_only, strict=False))
         settings = {name: str(v) if isinstance(v, Path) else v for name, v in self.settings.items()}
         return {
             "schema_version": LOG_SCHEMA_VERSION,
