@@ -137,6 +137,7 @@ def clean(
     settings: Mapping[str, Any] | None = None,
     strength: float = 1.0,
     warp: bool = True,
+    alignment: Alignment | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Result:
@@ -147,7 +148,8 @@ def clean(
     `_near_end` after its name. removed: where to write what was taken out; both add up to the
     recording. log: where to write the JSON log. method: one of METHODS. settings: of this method, named
     as in OPTIONS. strength: 0 (leave the recording) to 1. warp=False leaves the drift of the two clocks
-    alone. force=True writes over files.
+    alone. alignment: of these two files, as `align_files` returned it, to save finding it again.
+    force=True writes over files.
 
     Raises BadInputError, ReferenceAbsentError or NotConfidentError; then nothing is written but the log.
     """
@@ -161,6 +163,7 @@ def clean(
         dict(settings or {}),
         strength,
         warp,
+        alignment,
         progress or (lambda doing, share: None),
     )
     job.check(force)
@@ -174,6 +177,8 @@ def align_files(reference: Path, recording: AudioReader, *, warp: bool) -> Align
     """
     from unplay.removal.alignment import ANALYSIS_RATE_HZ, align
 
+    if recording.survey.peak == 0:
+        raise ReferenceAbsentError(f"{recording.path} is silent from end to end: nothing can be in it.")
     rate_hz = recording.format.sample_rate_hz
     low_rate_hz = min(rate_hz, int(ANALYSIS_RATE_HZ))
     played = load_mono(reference, low_rate_hz)
@@ -191,8 +196,16 @@ def align_files(reference: Path, recording: AudioReader, *, warp: bool) -> Align
         if found.found:
             return _at_rate(found, rate_hz / low_rate_hz, recording.format.n_samples)
         alignment = alignment or found
-    assert alignment is not None, "a silent recording is refused before"
+    assert alignment is not None, "some channel sounds"
     return alignment
+
+
+def check_found(alignment: Alignment, reference: Path, recording: Path) -> None:
+    """Raises ReferenceAbsentError, with the reason, where the reference was not found."""
+    if not alignment.found:
+        raise ReferenceAbsentError(
+            f"{reference} is not in {recording}: {alignment.reason}", alignment.evidence
+        )
 
 
 def blocks_of(alignment: Alignment, audio_format: AudioFormat, block_s: float) -> list[Block]:
@@ -228,6 +241,7 @@ class _Job:
     settings: dict[str, Any]
     strength: float
     warp: bool
+    alignment: Alignment | None
     progress: Progress
 
     def check(self, force: bool) -> None:
@@ -344,14 +358,9 @@ class _Job:
 
     def _find(self, recording: AudioReader, log: dict[str, Any]) -> Alignment:
         self.progress("looking for the reference", 0.02)
-        if recording.survey.peak == 0:
-            raise ReferenceAbsentError(f"{self.recording} is silent from end to end: nothing can be in it.")
-        alignment = align_files(self.reference, recording, warp=self.warp)
+        alignment = self.alignment or align_files(self.reference, recording, warp=self.warp)
         log.update(_describe(alignment, recording.format))
-        if not alignment.found:
-            raise ReferenceAbsentError(
-                f"{self.reference} is not in {self.recording}: {alignment.reason}", alignment.evidence
-            )
+        check_found(alignment, self.reference, self.recording)
         return alignment
 
     def _clean_blocks(
