@@ -141,7 +141,8 @@ def compare(
 
     reference, recording: as for `cleaning.clean`; channels are averaged before scoring. truth: the talker
     alone, aligned with the recording. playback_only: a recording of the playback alone, from which `nmf`
-    learns once more. Raises BadInputError for a file that cannot be used, and ReferenceAbsentError where there is nothing to compare.
+    learns once more. Raises BadInputError for a file that cannot be used, and ReferenceAbsentError where
+    there is nothing to compare.
     """
     progress = progress or (lambda doing, share: None)
     reference, recording = Path(reference), Path(recording)
