@@ -10,7 +10,7 @@ import contextlib
 import json
 import math
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,9 +34,31 @@ from unplay.errors import BadInputError, NotConfidentError, ReferenceAbsentError
 
 if TYPE_CHECKING:
     from unplay.removal.alignment import Alignment
+    from unplay.removal.methods import Method
     from unplay.removal.plan import Removal
 
-METHODS = ("auto", "subtract", "spectral", "match", "fir")
+METHODS = ("auto", "subtract", "spectral", "match", "fir", "pursuit", "nmf")
+
+OPTIONS = {
+    "pursuit": {
+        "segment_s": "--segment",
+        "tail_s": "--tail",
+        "weighted": "--weighted",
+        "orthogonal": "--orthogonal",
+    },
+    "nmf": {
+        "divergence": "--divergence",
+        "rank_playback": "--rank-playback",
+        "rank_rest": "--rank-rest",
+        "sparsity": "--sparsity",
+        "n_iterations": "--iterations",
+        "playback_only": "--playback-only",
+        "block_s": "--block",
+    },
+}
+"""What can be set in a method, and the option of the command line for it. playback_only is a file; block_s
+is the longest block that is factorised at a time. The rest is what `removal.pursuit.Pursuit` and
+`removal.nmf.Nmf` say."""
 
 LOG_SCHEMA_VERSION = 1
 
@@ -44,11 +66,13 @@ SHORTEST_S = 0.5
 """Less sound than this cannot be told from chance."""
 
 BLOCK_S = 60.0
+SHORTEST_BLOCK_S = 2.0
 PAST_S = 1.25
 OVERLAP_S = 0.5
 EDGE_S = 0.02
-"""How long a block is at most; how much of what was played before it is known to it, since the room still
-holds that; how long two fade into each other; how long the first fades in."""
+"""How long a block is at most, and how short a user may make it; how much of what was played before it is
+known to it, since the room still holds that; how long two fade into each other; how long the first fades
+in."""
 
 TAIL_S = 2.0
 """How long a room may ring after the reference stops."""
@@ -110,8 +134,10 @@ def clean(
     removed: str | Path | None = None,
     log: str | Path | None = None,
     method: str = "auto",
+    settings: Mapping[str, Any] | None = None,
     strength: float = 1.0,
     warp: bool = True,
+    alignment: Alignment | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Result:
@@ -120,8 +146,10 @@ def clean(
     reference: what was played. recording: what was recorded, every channel of which is cleaned.
     near_end: where to write what is left (.wav or .flac); by default beside the recording, with
     `_near_end` after its name. removed: where to write what was taken out; both add up to the
-    recording. log: where to write the JSON log. method: one of METHODS. strength: 0 (leave the
-    recording) to 1. warp=False leaves the drift of the two clocks alone. force=True writes over files.
+    recording. log: where to write the JSON log. method: one of METHODS. settings: of this method, named
+    as in OPTIONS. strength: 0 (leave the recording) to 1. warp=False leaves the drift of the two clocks
+    alone. alignment: of these two files, as `align_files` returned it, to save finding it again.
+    force=True writes over files.
 
     Raises BadInputError, ReferenceAbsentError or NotConfidentError; then nothing is written but the log.
     """
@@ -132,8 +160,10 @@ def clean(
         Path(removed) if removed is not None else None,
         Path(log) if log is not None else None,
         method,
+        dict(settings or {}),
         strength,
         warp,
+        alignment,
         progress or (lambda doing, share: None),
     )
     job.check(force)
@@ -147,6 +177,8 @@ def align_files(reference: Path, recording: AudioReader, *, warp: bool) -> Align
     """
     from unplay.removal.alignment import ANALYSIS_RATE_HZ, align
 
+    if recording.survey.peak == 0:
+        raise ReferenceAbsentError(f"{recording.path} is silent from end to end: nothing can be in it.")
     rate_hz = recording.format.sample_rate_hz
     low_rate_hz = min(rate_hz, int(ANALYSIS_RATE_HZ))
     played = load_mono(reference, low_rate_hz)
@@ -164,16 +196,24 @@ def align_files(reference: Path, recording: AudioReader, *, warp: bool) -> Align
         if found.found:
             return _at_rate(found, rate_hz / low_rate_hz, recording.format.n_samples)
         alignment = alignment or found
-    assert alignment is not None, "a silent recording is refused before"
+    assert alignment is not None, "some channel sounds"
     return alignment
 
 
-def blocks_of(alignment: Alignment, audio_format: AudioFormat) -> list[Block]:
-    """Equal blocks that cover all stretches with their reverberation, and nothing else."""
+def check_found(alignment: Alignment, reference: Path, recording: Path) -> None:
+    """Raises ReferenceAbsentError, with the reason, where the reference was not found."""
+    if not alignment.found:
+        raise ReferenceAbsentError(
+            f"{reference} is not in {recording}: {alignment.reason}", alignment.evidence
+        )
+
+
+def blocks_of(alignment: Alignment, audio_format: AudioFormat, block_s: float) -> list[Block]:
+    """Equal blocks of at most about block_s that cover all stretches with their reverberation."""
     rate_hz, n_samples = audio_format.sample_rate_hz, audio_format.n_samples
     blocks = []
     for start, stop in _spans(alignment, rate_hz, n_samples):
-        n_blocks = max(1, math.ceil((stop - start) / (BLOCK_S * rate_hz)))
+        n_blocks = max(1, math.ceil((stop - start) / (block_s * rate_hz)))
         overlap = round(OVERLAP_S * rate_hz) if n_blocks > 1 else 0
         edge = min(round(EDGE_S * rate_hz), (stop - start) // 2)
         hop = (stop - start - overlap) / n_blocks
@@ -198,8 +238,10 @@ class _Job:
     removed: Path | None
     log: Path | None
     method: str
+    settings: dict[str, Any]
     strength: float
     warp: bool
+    alignment: Alignment | None
     progress: Progress
 
     def check(self, force: bool) -> None:
@@ -207,9 +249,11 @@ class _Job:
             raise BadInputError(f"There is no method {self.method!r}; choose one of {', '.join(METHODS)}.")
         if not 0 <= self.strength <= 1:
             raise BadInputError(f"The strength is {self.strength}, outside 0 to 1: choose one within.")
+        self._check_settings()
         outputs = [path for path in (self.near_end, self.removed, self.log) if path is not None]
+        inputs = [self.reference, self.recording, *self.playback_only]
         for k, output in enumerate(outputs):
-            if any(is_same_file(output, path) for path in (self.reference, self.recording)):
+            if any(is_same_file(output, path) for path in inputs):
                 raise BadInputError(f"{output} would be written over an input: name another output.")
             if any(is_same_file(output, other) for other in outputs[:k]):
                 raise BadInputError(f"{output} is named for two outputs: name one for each.")
@@ -218,18 +262,70 @@ class _Job:
             if output.exists() and not force:
                 raise BadInputError(f"{output} exists already: name another output, or add --force.")
 
+    @property
+    def playback_only(self) -> list[Path]:
+        """The recording of the playback alone, if there is one."""
+        return [Path(self.settings["playback_only"])] if "playback_only" in self.settings else []
+
+    @property
+    def block_s(self) -> float:
+        return float(self.settings.get("block_s", BLOCK_S))
+
+    def named_method(self, sample_rate_hz: int) -> Method | str:
+        """The method with its settings, for a recording of this rate; "auto" as it is."""
+        from unplay.removal.methods import method_named
+
+        if self.method == "auto":
+            return self.method
+        settings = self._settings_of_the_method()
+        for path in self.playback_only:
+            settings |= {"playback_only": load_mono(path, sample_rate_hz), "sample_rate_hz": sample_rate_hz}
+        return method_named(self.method, settings)
+
+    def _settings_of_the_method(self) -> dict[str, Any]:
+        """Without those that are the job's own."""
+        return {k: v for k, v in self.settings.items() if k not in ("playback_only", "block_s")}
+
+    def _check_settings(self) -> None:
+        for name in self.settings:
+            owners = [method for method, options in OPTIONS.items() if name in options]
+            if not owners:
+                raise BadInputError(
+                    f"There is no setting {name!r}; choose from "
+                    f"{', '.join(setting for options in OPTIONS.values() for setting in options)}."
+                )
+            if self.method not in owners:
+                raise BadInputError(
+                    f"{OPTIONS[owners[0]][name]} belongs to the method {owners[0]}, and the method is "
+                    f"{self.method}: leave it out, or give --method {owners[0]}."
+                )
+        # not a number is not above anything
+        if not self.block_s >= SHORTEST_BLOCK_S:
+            raise BadInputError(
+                f"The blocks are {self.block_s:g} s long: choose {SHORTEST_BLOCK_S:g} s or more."
+            )
+        if self.method in OPTIONS:
+            from unplay.removal.methods import method_named
+
+            method_named(self.method, self._settings_of_the_method())
+
     def run(self) -> Result:
         self.progress("reading", 0.0)
         with contextlib.ExitStack() as stack:
             reference = stack.enter_context(AudioReader(self.reference))
             recording = stack.enter_context(AudioReader(self.recording))
-            for reader in (reference, recording):
+            playback_only = [stack.enter_context(AudioReader(path)) for path in self.playback_only]
+            for reader in (reference, recording, *playback_only):
                 _check_length(reader)
-            if reference.survey.peak == 0:
-                raise BadInputError(
-                    f"{self.reference} is silent from end to end: name the file that was played."
-                )
-            log = self._new_log(reference, recording)
+            for reader, what in (
+                (reference, "played"),
+                *((r, "recorded of it alone") for r in playback_only),
+            ):
+                if reader.survey.peak == 0:
+                    raise BadInputError(
+                        f"{reader.path} is silent from end to end: name the file that was {what}."
+                    )
+            log = self._new_log(reference, recording, *playback_only)
             log_file = None if self.log is None else stack.enter_context(WholeFile(self.log))
             try:
                 return self._remove(recording, log, log_file)
@@ -262,14 +358,9 @@ class _Job:
 
     def _find(self, recording: AudioReader, log: dict[str, Any]) -> Alignment:
         self.progress("looking for the reference", 0.02)
-        if recording.survey.peak == 0:
-            raise ReferenceAbsentError(f"{self.recording} is silent from end to end: nothing can be in it.")
-        alignment = align_files(self.reference, recording, warp=self.warp)
+        alignment = self.alignment or align_files(self.reference, recording, warp=self.warp)
         log.update(_describe(alignment, recording.format))
-        if not alignment.found:
-            raise ReferenceAbsentError(
-                f"{self.reference} is not in {self.recording}: {alignment.reason}", alignment.evidence
-            )
+        check_found(alignment, self.reference, self.recording)
         return alignment
 
     def _clean_blocks(
@@ -294,14 +385,19 @@ class _Job:
                 {"confidence": log["confidence"]},
             )
 
-    def _new_log(self, reference: AudioReader, recording: AudioReader) -> dict[str, Any]:
+    def _new_log(
+        self, reference: AudioReader, recording: AudioReader, *playback_only: AudioReader
+    ) -> dict[str, Any]:
+        inputs = {"reference": reference, "recording": recording}
+        inputs |= dict(zip(["playback_only"], playback_only, strict=False))
+        settings = {name: str(v) if isinstance(v, Path) else v for name, v in self.settings.items()}
         return {
             "schema_version": LOG_SCHEMA_VERSION,
             "unplay_version": unplay.__version__,
             "command": self._command(),
-            "settings": {"method": self.method, "strength": self.strength, "warp": self.warp},
-            "inputs": {"reference": _describe_file(reference), "recording": _describe_file(recording)},
-            "warnings": reference.warnings + recording.warnings,
+            "settings": {"method": self.method, "strength": self.strength, "warp": self.warp, **settings},
+            "inputs": {name: _describe_file(reader) for name, reader in inputs.items()},
+            "warnings": [warning for reader in inputs.values() for warning in reader.warnings],
             "found": False,
         }
 
@@ -312,6 +408,9 @@ class _Job:
             if path is not None:
                 words += [option, str(path)]
         words += ["--method", self.method, "--strength", f"{self.strength:g}", "--force"]
+        for name, value in self.settings.items():
+            option = OPTIONS[self.method][name]
+            words += ([option] if value else []) if isinstance(value, bool) else [option, str(value)]
         return shlex.join(words if self.warp else [*words, "--no-warp"])
 
 
@@ -322,6 +421,7 @@ class _Cleaner:
         self._job = job
         self._recording = recording
         self._alignment = _begun_before(alignment, recording.format.sample_rate_hz)
+        self._method = job.named_method(recording.format.sample_rate_hz)
         self._reference = load_mono(job.reference, recording.format.sample_rate_hz)
         self._confidences: list[tuple[float, int]] = []
         self.stages: list[dict[str, Any]] = []
@@ -339,7 +439,7 @@ class _Cleaner:
     def pieces(self) -> Iterator[tuple[Samples, Samples]]:
         """The recording and what is taken out of it, in order, without gaps, each (n, n_channels)."""
         n_samples = self._recording.format.n_samples
-        blocks = blocks_of(self._alignment, self._recording.format)
+        blocks = blocks_of(self._alignment, self._recording.format, self._job.block_s)
         position, rest = 0, np.zeros((0, self._recording.format.n_channels))
         for block, following in zip(blocks, [*blocks[1:], None], strict=True):
             yield from self._untouched(position, block.start)
@@ -373,7 +473,7 @@ class _Cleaner:
                 aligned,
                 recorded[:, channel],
                 self._recording.format.sample_rate_hz,
-                method=self._job.method,
+                method=self._method,
                 strength=self._job.strength,
                 progress=self._progress_of(block, channel / n_channels, 1 / n_channels),
             )

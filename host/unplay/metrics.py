@@ -1,9 +1,16 @@
-"""Scores. All signals are float arrays of shape (n_samples,) at one sample rate; results are in dB."""
+"""Scores. All signals are float arrays of shape (n_samples,) at one sample rate."""
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
+import scipy.fft
+import scipy.linalg
 from numpy.typing import NDArray
+
+FORGIVING_TAPS = 512
+"""Length of the filter that BSS-eval does not count as distortion."""
 
 _TINY = 1e-30
 
@@ -26,3 +33,57 @@ def energy_ratio_db(numerator: NDArray[np.floating], denominator: NDArray[np.flo
 def echo_reduction_db(recording: NDArray[np.floating], residual: NDArray[np.floating]) -> float:
     """ERLE: recording over residual energy. Means something only where nobody talks."""
     return energy_ratio_db(recording, residual)
+
+
+def sdr_db(true_near_end: NDArray[np.floating], estimate: NDArray[np.floating]) -> float:
+    """Signal-to-distortion ratio of BSS-eval (Vincent et al. 2006, eq. 8 and 12) for one source.
+
+    What any filter of FORGIVING_TAPS makes of the truth is no distortion: the room may colour it.
+    """
+    target = _explained(true_near_end, estimate, FORGIVING_TAPS)
+    return energy_ratio_db(target, np.pad(estimate, (0, FORGIVING_TAPS - 1)) - target)
+
+
+def stoi(
+    true_near_end: NDArray[np.floating], estimate: NDArray[np.floating], sample_rate_hz: int
+) -> float | None:
+    """Short-time objective intelligibility (Taal et al. 2011), 0 to 1, by `pystoi`.
+
+    None where the truth holds less than 0.4 s of speech, which is too little to tell.
+    """
+    from pystoi import stoi as of_pystoi
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Not enough STFT frames", RuntimeWarning)
+        try:
+            return float(of_pystoi(true_near_end, estimate, sample_rate_hz))
+        except RuntimeWarning:
+            return None
+
+
+def reference_correlation(
+    reference: NDArray[np.floating], residual: NDArray[np.floating], n_lead: int = 0
+) -> float:
+    """Multiple correlation, 0 to 1, of the residual with the reference around their alignment.
+
+    √(‖p‖²/‖e‖²), p being what the best filter of FORGIVING_TAPS, n_lead of them before lag 0, makes of the
+    reference. By chance alone about √(FORGIVING_TAPS/n_samples), more where both are narrow-band.
+    """
+    explained = _explained(np.append(reference[n_lead:], np.zeros(n_lead)), residual, FORGIVING_TAPS)
+    share = np.dot(explained, explained) / (np.dot(residual, residual) + _TINY)
+    return float(np.sqrt(min(1.0, share)))
+
+
+def _explained(
+    source: NDArray[np.floating], signal: NDArray[np.floating], n_taps: int
+) -> NDArray[np.float64]:
+    """The projection of the signal onto n_taps delayed copies of the source, (n_samples + n_taps − 1,)."""
+    n_samples = len(signal)
+    n_fft = scipy.fft.next_fast_len(n_samples + n_taps, real=True)
+    spectrum = scipy.fft.rfft(np.asarray(source, np.float64), n_fft)
+    heard = scipy.fft.rfft(np.asarray(signal, np.float64), n_fft)
+    autocorrelation = scipy.fft.irfft(np.abs(spectrum) ** 2, n_fft)[:n_taps]
+    correlation = scipy.fft.irfft(np.conj(spectrum) * heard, n_fft)[:n_taps]
+    autocorrelation[0] += 1e-10 * autocorrelation[0] + _TINY
+    taps = scipy.linalg.solve_toeplitz(autocorrelation, correlation)
+    return scipy.fft.irfft(spectrum * scipy.fft.rfft(taps, n_fft), n_fft)[: n_samples + n_taps - 1]

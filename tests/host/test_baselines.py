@@ -1,4 +1,4 @@
-"""What every classical method must hold, and how deep each goes where its model is exact."""
+"""What every named method must hold, and how deep each goes where its model is exact."""
 
 from __future__ import annotations
 
@@ -11,13 +11,22 @@ from numpy.typing import NDArray
 
 from unplay.metrics import echo_reduction_db, energy_ratio_db, si_sdr_db
 from unplay.removal.baselines import METHODS, cross_correlation
+from unplay.removal.nmf import Nmf
+from unplay.removal.pursuit import Pursuit
 from unplay.virtual.scene import Scene
 
 SAMPLE_RATE_HZ = 16_000
 
 Signal = NDArray[np.float64]
 
-every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
+EVERY_METHOD = METHODS | {
+    "pursuit": Pursuit(),
+    "pursuit, weighted": Pursuit(segment_s=0.5, tail_s=0.02, weighted=True),
+    "nmf": Nmf(n_iterations=5),
+    "nmf, is": Nmf("is", n_iterations=5),
+}
+
+every_method = pytest.mark.parametrize("method", EVERY_METHOD.values(), ids=EVERY_METHOD.keys())
 
 
 def noise(n_samples: int, seed: int) -> Signal:

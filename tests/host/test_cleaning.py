@@ -264,7 +264,7 @@ def test_blocks_cover_the_stretches_and_add_up_to_one(stretches: list[tuple[int,
     alignment = Alignment(True, "", tuple(stretch(*bound) for bound in bounds))
     total = np.zeros(n_samples)
     position = 0
-    for block in blocks_of(alignment, AudioFormat(rate_hz, 1, n_samples, "WAV", "PCM_16")):
+    for block in blocks_of(alignment, AudioFormat(rate_hz, 1, n_samples, "WAV", "PCM_16"), cleaning.BLOCK_S):
         assert block.start + block.n_fade_in >= position
         assert block.stop - block.start <= (cleaning.BLOCK_S + 2 * cleaning.OVERLAP_S) * rate_hz
         total[block.start : block.stop] += block.window()[:, 0]

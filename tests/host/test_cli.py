@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 
@@ -25,7 +26,7 @@ def test_version(unplay_run) -> None:
     assert (run.code, run.out) == (0, f"unplay {unplay.__version__}\n")
 
 
-@pytest.mark.parametrize("command", [[], ["clean"], ["demo"]])
+@pytest.mark.parametrize("command", [[], ["clean"], ["compare"], ["demo"]])
 def test_help_has_an_example(command: list[str], unplay_run) -> None:
     run = unplay_run(*command, "--help")
     assert run.code == 0
@@ -55,6 +56,15 @@ def test_methods_on_the_command_line_are_those_there_are() -> None:
         (["clean", "a.wav"], "Missing argument 'RECORDING'"),
         (["clean", "a.wav", "b.wav", "--method", "magic"], "'magic' is not one of 'auto'"),
         (["clean", "a.wav", "b.wav", "--strength", "much"], "Invalid value for '--strength'"),
+        (["clean", "a.wav", "b.wav", "--segment", "2"], "--segment belongs to the method pursuit, and the"),
+        (["clean", "a.wav", "b.wav", "--method", "pursuit", "--block", "9"], "or give --method nmf"),
+        (["clean", "a.wav", "b.wav", "--method", "pursuit", "--segment", "0"], "The segments are 0 s long"),
+        (["clean", "a.wav", "b.wav", "--method", "pursuit", "--tail", "nan"], "The tail is nan s long"),
+        (["clean", "a.wav", "b.wav", "--method", "nmf", "--block", "1"], "The blocks are 1 s long"),
+        (["clean", "a.wav", "b.wav", "--method", "nmf", "--rank-rest", "0"], "The rank of the rest is 0"),
+        (["clean", "a.wav", "b.wav", "--method", "nmf", "--sparsity", "-1"], "The sparsity is -1"),
+        (["clean", "a.wav", "b.wav", "--method", "nmf", "--divergence", "beta"], "'beta' is not one of 'kl'"),
+        (["clean", "a.wav", "b.wav", "--method", "nmf", "--playback-only", "c.wav"], "a.wav"),
         (["polish"], "No such command 'polish'"),
         (["clean", "a.wav", "b.wav", "--polish"], "No such option: --polish"),
     ],
@@ -110,6 +120,46 @@ def test_the_command_in_the_log_repeats_the_run(recorded: Scene, unplay_run) -> 
     Path("recording_near_end.wav").write_bytes(b"")
     assert unplay_run(*shlex.split(log["command"])[1:]).code == 0
     assert Path("recording_near_end.wav").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("pursuit", "--segment", "2", "--tail", "0.1", "--orthogonal"),
+        ("pursuit", "--weighted", "--tail", "0.1"),
+        ("nmf", "--divergence", "is", "--rank-playback", "20", "--rank-rest", "9", "--iterations", "5"),
+        ("nmf", "--playback-only", "reference.wav", "--sparsity", "0.1", "--block", "3", "--iterations", "5"),
+    ],
+)
+def test_methods_with_settings(settings: tuple[str, ...], recorded: Scene, unplay_run) -> None:
+    """The settings are in the log, its command repeats the run, and both outputs add up."""
+    run = unplay_run(*CLEAN[:3], "--removed", "removed.wav", "--json", "--method", *settings)
+    assert (run.code, run.err) == (0, "")
+    log = json.loads(run.out)
+    assert log["settings"]["method"] == settings[0]
+    assert len(log["settings"]) == 3 + sum(word.startswith("--") for word in settings)
+    near_end, removed, recording = (
+        soundfile.read(f"{name}.wav", dtype="int16")[0].astype(int)
+        for name in ("recording_near_end", "removed", "recording")
+    )
+    # to one step of 16 bits
+    assert np.max(np.abs(near_end + removed - recording)) <= 1
+    assert np.sum(near_end**2) < 0.5 * np.sum(recording**2)
+    before = Path("recording_near_end.wav").read_bytes()
+    assert unplay_run(*shlex.split(log["command"])[1:]).code == 0
+    assert Path("recording_near_end.wav").read_bytes() == before
+
+
+def test_a_playback_recorded_alone_must_not_be_silent(recorded: Scene, unplay_run) -> None:
+    soundfile.write("alone.wav", np.zeros(16_000), 16_000)
+    run = unplay_run(*CLEAN[:3], "--method", "nmf", "--playback-only", "alone.wav")
+    assert run.code == 2
+    assert run.err.startswith("unplay: alone.wav is silent from end to end: ")
+    assert unplay_run(*CLEAN[:3], "--method", "nmf", "--playback-only", "gone.wav").code == 2
+    run = unplay_run(
+        *CLEAN[:3], "--method", "nmf", "--playback-only", "alone.wav", "-o", "alone.wav", "--force"
+    )
+    assert "would be written over an input" in run.err
 
 
 def test_demo(tmp_path: Path, unplay_run) -> None:

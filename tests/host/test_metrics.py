@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import fast_bss_eval.numpy
 import numpy as np
 import pytest
+import scipy.signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unplay.metrics import echo_reduction_db, energy_ratio_db, si_sdr_db
+from unplay.metrics import (
+    echo_reduction_db,
+    energy_ratio_db,
+    reference_correlation,
+    sdr_db,
+    si_sdr_db,
+    stoi,
+)
+from unplay.virtual.scene import Scene
 
 
 def noise(seed: int, n_samples: int = 4000) -> np.ndarray:
@@ -64,3 +74,55 @@ def test_inputs_stay_untouched():
     energy_ratio_db(truth, estimate)
     np.testing.assert_array_equal(truth, noise(0))
     np.testing.assert_array_equal(estimate, noise(1))
+
+
+@settings(max_examples=10, deadline=None)
+@given(level_db=st.floats(-30, 60), seed=st.integers(0, 1000))
+def test_sdr_agrees_with_fast_bss_eval(level_db: float, seed: int) -> None:
+    """With coloured signals, so that the filter has something to do."""
+    truth = scipy.signal.lfilter([1.0], [1, -0.8], noise(seed))
+    estimate = np.convolve(truth, noise(seed + 1, 30))[: len(truth)] + 10 ** (-level_db / 20) * noise(
+        seed + 2
+    )
+    theirs = float(fast_bss_eval.numpy.sdr(truth[None], estimate[None])[0])
+    # the regularisation of 1e-10 costs less than a thousandth of a dB up to here
+    assert sdr_db(truth, estimate) == pytest.approx(theirs, abs=2e-3)
+
+
+def test_sdr_forgives_a_filter_and_si_sdr_does_not() -> None:
+    truth = noise(1)
+    truth[-600:] = 0
+    filtered = np.convolve(truth, noise(2, 500))[: len(truth)]
+    assert sdr_db(truth, filtered) > 60
+    assert si_sdr_db(truth, filtered) < 0
+
+
+def test_sdr_of_silence_is_a_number() -> None:
+    silence = np.zeros(2000)
+    for truth, estimate in [(noise(0, 2000), silence), (silence, noise(0, 2000)), (silence, silence)]:
+        assert np.isfinite(sdr_db(truth, estimate))
+
+
+def test_stoi_falls_with_the_music_beside_the_talker(scene: Scene) -> None:
+    truth, rate_hz = scene.true_near_end, scene.sample_rate_hz
+    assert stoi(truth, truth, rate_hz) == pytest.approx(1.0, abs=1e-6)
+    louder, softer = (stoi(truth, truth + gain * scene.echo, rate_hz) for gain in (1.0, 0.1))
+    assert louder is not None
+    assert softer is not None
+    assert louder < softer < 1
+
+
+def test_stoi_of_next_to_no_speech_is_unknown() -> None:
+    assert stoi(noise(1, 3000), noise(2, 3000), 16_000) is None
+
+
+def test_reference_correlation_is_one_for_a_filtered_reference_and_chance_for_another() -> None:
+    reference = noise(1, 40_000)
+    reference[-600:] = 0
+    echo = np.roll(np.convolve(reference, noise(2, 300))[:40_000], -20)
+    assert reference_correlation(reference, echo, n_lead=64) == pytest.approx(1, abs=1e-3)
+    # √(512/40000) = 0.113
+    assert reference_correlation(reference, noise(3, 40_000)) == pytest.approx(0.113, abs=0.02)
+    assert reference_correlation(reference, np.zeros(40_000)) == 0
+    mixed = echo / np.std(echo) + noise(3, 40_000)
+    assert reference_correlation(reference, mixed, n_lead=64) == pytest.approx(np.sqrt(0.5), abs=0.03)

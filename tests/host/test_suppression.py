@@ -72,5 +72,5 @@ def test_the_share_of_echo_is_found_under_steady_noise() -> None:
     echo = loudness * rng.chisquare(2, (600, 65))
     residual = 0.1 * echo + 0.001 * rng.chisquare(2, (600, 65))
     share = residual_echo_share(residual, echo)
-    # the bias of the quantile is right within a factor of two for the smoothing used
-    assert np.all((share > 0.05) & (share < 0.2))
+    # shares are tried in steps of 1.5 dB
+    assert np.all((share > 0.07) & (share < 0.14))

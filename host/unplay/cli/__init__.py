@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import unplay
-from unplay.cli import clean, demo
+from unplay.cli import clean, compare, demo
 from unplay.errors import BadInputError, UnplayError
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("clean")(clean.clean)
+app.command("compare")(compare.compare)
 app.command("demo")(demo.demo)
 
 

@@ -19,6 +19,15 @@ class Method(str, Enum):
     SPECTRAL = "spectral"
     MATCH = "match"
     FIR = "fir"
+    PURSUIT = "pursuit"
+    NMF = "nmf"
+
+
+class Divergence(str, Enum):
+    """What `unplay.removal.nmf` minimises; that module is slow to import."""
+
+    KL = "kl"
+    IS = "is"
 
 
 def clean(
@@ -48,6 +57,40 @@ def clean(
     warp: Annotated[
         bool, typer.Option("--warp/--no-warp", help="Follow the drift of the two clocks, or not.")
     ] = True,
+    segment: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="pursuit: short follows movement, long rejects the talker. [4]"),
+    ] = None,
+    tail: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="pursuit: latest echo looked for. [0.256]")
+    ] = None,
+    weighted: Annotated[
+        bool | None, typer.Option("--weighted", help="pursuit: weigh with the talker's spectrum.")
+    ] = None,
+    orthogonal: Annotated[
+        bool | None, typer.Option("--orthogonal", help="pursuit: refit what was chosen.")
+    ] = None,
+    playback_only: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="nmf: the playback recorded alone, in the same room and set-up."),
+    ] = None,
+    divergence: Annotated[
+        Divergence | None, typer.Option(help="nmf: of magnitudes (kl) or powers (is). [kl]")
+    ] = None,
+    rank_playback: Annotated[
+        int | None, typer.Option(metavar="N", help="nmf: patterns of the playback. [40]")
+    ] = None,
+    rank_rest: Annotated[
+        int | None, typer.Option(metavar="N", help="nmf: patterns of all else. [20]")
+    ] = None,
+    sparsity: Annotated[
+        float | None, typer.Option(metavar="ALPHA", help="nmf: penalty on activations, 0 to 1. [0]")
+    ] = None,
+    iterations: Annotated[int | None, typer.Option(metavar="N", help="nmf: updates. [100]")] = None,
+    block: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="nmf: factorised at a time; inf for the whole file. [60]"),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over outputs that exist.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the log, and nothing else, on stdout.")
@@ -61,6 +104,19 @@ def clean(
     Exit codes: 0 done; 2 bad usage or bad input; 3 the reference is not in the recording; 4 it is, but
     could not be removed with confidence. Unless it is 0 nothing is written but the log.
     """
+    settings = {
+        "segment_s": segment,
+        "tail_s": tail,
+        "weighted": weighted,
+        "orthogonal": orthogonal,
+        "playback_only": playback_only,
+        "divergence": None if divergence is None else divergence.value,
+        "rank_playback": rank_playback,
+        "rank_rest": rank_rest,
+        "sparsity": sparsity,
+        "n_iterations": iterations,
+        "block_s": block,
+    }
     with printing.progress() as progress:
         from unplay.cleaning import clean as clean_files
 
@@ -71,6 +127,7 @@ def clean(
             removed=removed,
             log=log,
             method=method.value,
+            settings={name: value for name, value in settings.items() if value is not None},
             strength=strength,
             warp=warp,
             force=force,

@@ -78,7 +78,8 @@ def align(
     if not follow_drift or _is_zero(track):
         track = replace(track, stretches=tuple(_unhurried(s) for s in track.stretches), drift_ppm=0.0)
     lag = direct_sound(x, d, rate, track.stretches)
-    scaled = (s.later(lag).scaled(sample_rate_hz / rate) for s in track.stretches)
+    heard = (_to_the_end(s, s.later(lag), len(x), len(d)) for s in track.stretches)
+    scaled = (s.scaled(sample_rate_hz / rate) for s in heard)
     stretches = tuple(s.within(0, len(recording)) for s in scaled)
     first = stretches[0]
     delay_s = float(first.knots[0] - first.positions[0] / first.rates[0]) / sample_rate_hz
@@ -148,6 +149,14 @@ def _unhurried(stretch: Stretch) -> Stretch:
     middle = (stretch.start + stretch.stop) / 2
     knots = np.array([stretch.start, stretch.stop], float)
     return replace(stretch, knots=knots, positions=stretch.position_at(np.array(middle)) + knots - middle)
+
+
+def _to_the_end(before: Stretch, moved: Stretch, n_reference: int, n_recording: int) -> Stretch:
+    """The moved stretch; one that reached the recording's end still does, if the reference goes so far."""
+    if before.stop < n_recording or moved.stop >= n_recording:
+        return moved
+    left = n_reference - float(moved.position_at(np.array(float(moved.stop))))
+    return replace(moved, stop=min(n_recording, moved.stop + max(0, int(left / moved.rates[-1]))))
 
 
 def _drift_track(stretch: Stretch, sample_rate_hz: float) -> NDArray[np.float64]:

@@ -87,7 +87,7 @@ def spectral(x: FloatArray, d: FloatArray, sample_rate_hz: int) -> FloatArray:
     recording = stft.forward(np.asarray(d, np.float64))
     played = np.abs(stft.forward(np.asarray(x, np.float64)))
     heard = np.abs(recording)
-    echo = _magnitude_gain(played, heard) * played
+    echo = magnitude_gain(played, heard) * played
     kept = np.maximum(heard - OVERSUBTRACTION * echo, np.minimum(SPECTRAL_FLOOR * echo, heard))
     removed_part = 1 - kept / np.maximum(heard, _TINY)
     removed_part[echo == 0] = 0
@@ -180,8 +180,8 @@ def _refined_maximum(correlation: NDArray[np.complex128]) -> tuple[float, comple
     return float(steps[best]), complex(values[best])
 
 
-def _magnitude_gain(played: NDArray[np.float64], heard: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The median over the louder frames of heard/played, one value a frequency: (n_bins,)."""
+def magnitude_gain(played: FloatArray, heard: FloatArray) -> FloatArray:
+    """The median over the louder frames of heard/played, each (n_frames, n_bins): (n_bins,)."""
     loud = (played >= np.median(played, axis=0)) & (played > 0)
     ratio = np.full_like(played, np.nan)
     np.divide(heard, played, out=ratio, where=loud)

@@ -125,11 +125,15 @@ def tap_power(taps: FloatArray, cells: Stft) -> FloatArray:
 class NearEndWeights:
     """W(t, f), one over the near end's power spectrogram, for one recording from fit to fit.
 
-    trust (n_frames,): a factor on each frame. After a fit, `account` for what it took of the near end.
+    trust (n_frames,): a factor on each frame. smoothing: frames and bins over which the power is averaged.
+    After a fit, `account` for what it took of the near end.
     """
 
-    def __init__(self, stft: Stft, trust: FloatArray | None = None) -> None:
+    def __init__(
+        self, stft: Stft, trust: FloatArray | None = None, smoothing: tuple[int, int] = PSD_SMOOTHING
+    ) -> None:
         self.stft = stft
+        self._smoothing = smoothing
         self._trust = 1.0 if trust is None else trust[:, None]
         self._kept: FloatArray | float = 1.0
 
@@ -138,14 +142,15 @@ class NearEndWeights:
 
         floor: least power, relative to each bin's mean (of which bins that are empty have a share, too).
         """
-        psd = uniform_filter(np.abs(self.stft.forward(residual)) ** 2, PSD_SMOOTHING, mode="nearest")
+        psd = uniform_filter(np.abs(self.stft.forward(residual)) ** 2, self._smoothing, mode="nearest")
         psd = psd / self._kept
-        psd += floor * (psd.mean(axis=0) + 1e-4 * psd.mean()) + 1e-24
+        mean = np.mean(psd * self._trust, axis=0) / (np.mean(self._trust) + 1e-12)
+        psd += floor * (mean + 1e-4 * mean.mean()) + 1e-24
         return self._trust * (self.stft.n_fft / 2) / psd
 
     def account(self, leverage: FloatArray) -> None:
         """Note the share of each frame and bin that a fit took of the near end, (n_frames, n_bins)."""
-        smooth = uniform_filter(leverage, PSD_SMOOTHING, mode="nearest")
+        smooth = uniform_filter(leverage, self._smoothing, mode="nearest")
         self._kept = 1.0 - np.minimum(smooth, MOST_LEVERAGE)
 
 

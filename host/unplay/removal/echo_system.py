@@ -125,9 +125,7 @@ def _refit_gains(
 ) -> tuple[EchoSystem, FloatArray]:
     if system.gains is None:
         return system, residual
-    gains = fit_gains(
-        system.model(), system.paths.taps, recording, weights.of(residual, floor), weights.stft
-    )
+    gains = fit_gains(system.model(), system.paths.taps, recording, weights.of(residual, floor), weights.stft)
     level = np.sqrt(np.mean(gains**2, axis=1, keepdims=True)) + 1e-30
     refitted = replace(system, gains=gains / level, paths=system.paths.scaled(level))
     return refitted, recording - refitted.echo()

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from unplay.removal.baselines import METHODS as CLASSICAL_METHODS
-from unplay.removal.choosing import MARGIN_DB, StageDecision, choose
+from unplay.removal.choosing import StageDecision, choose
 from unplay.removal.echo_model import lead_samples
 from unplay.removal.echo_path import Paths, weights_stft
 from unplay.removal.echo_system import SCHEDULE, EchoSystem, fit_system, still_system
+from unplay.removal.methods import Method, method_named
 from unplay.removal.suppression import ABOVE_CHANCE_DB, suppress_residual_echo
 from unplay.removal.trust import clipped_samples, trusted_frames
 
@@ -28,6 +28,14 @@ SCHEDULE_IN_TURN = ((1e-1, 20), (1e-2, 20), (1e-2, 20), (1e-3, 30), (1e-3, 30), 
 
 SCHEDULE_MOVING = ((1e-2, 20), (1e-2, 20), (1e-3, 20))
 """For a path that moves, from one that stands still on."""
+
+HALF_SURE_DB = 1.0
+"""Gain on what the fit did not see at which the confidence is one half: chance reaches 0.7."""
+
+STRONG_REMOVAL_DB = 12.0
+"""Gain on what the fit did not see above which no mask is tried. A loudspeaker or a phone that processes
+sound leaves residual echo that a mask takes better than any path does; under a good fit a mask hears the
+talker himself as residual echo."""
 
 KNOT_S = 0.5
 """Time between a moving path's knots."""
@@ -47,7 +55,7 @@ def remove(
     recording: FloatArray,
     sample_rate_hz: int,
     *,
-    method: str = "auto",
+    method: str | Method = "auto",
     strength: float = 1.0,
     progress: Progress | None = None,
 ) -> Removal:
@@ -55,13 +63,15 @@ def remove(
 
     recording (n_samples,). reference (n_past + n_samples,): on the recording's clock, so that its direct
     sound is heard near lag 0; the first n_past ≥ 0 samples were played before the recording began.
-    method: "auto" or one of `baselines.METHODS`. strength: 0 (leave the recording) to 1.
+    method: "auto", one of `methods.NAMES`, or a method with settings of its own. strength: 0 (leave the
+    recording) to 1.
     """
     d = np.asarray(recording, np.float64)
     x = np.asarray(reference, np.float64)
     if method != "auto":
-        near_end = CLASSICAL_METHODS[method](x[len(x) - len(d) :], d, sample_rate_hz)
-        stage = StageDecision(method, True, _ratio_db(d, near_end), "asked for by name")
+        named = method_named(method) if isinstance(method, str) else method
+        near_end = named.take_out(x[len(x) - len(d) :], d, sample_rate_hz)
+        stage = StageDecision(named.name, True, _ratio_db(d, near_end), "asked for by name")
         return Removal(_mixed(d, near_end, strength), (stage,), 1.0)
     # the echo path may begin before lag 0: its first samples are needed then
     n_missing = max(0, lead_samples(sample_rate_hz) - (len(x) - len(d)))
@@ -80,13 +90,19 @@ def _planned(
     damaged = _damaged(recording, n_past)
     progress("choosing what helps", 0.0)
     choice = choose(reference, recording, damaged, rate_hz)
-    confidence = max(0.0, choice.gain_db / (choice.gain_db + MARGIN_DB)) if choice.gain_db > 0 else 0.0
+    confidence = choice.gain_db / (choice.gain_db + HALF_SURE_DB) if choice.gain_db > 0 else 0.0
     progress("fitting", 0.4)
     trust = trusted_frames(damaged, weights_stft(rate_hz))
     residual = _fitted(choice.system, reference, recording, rate_hz, trust)
-    near_end, decision = _without_residual_echo(residual, recording - residual, rate_hz)
+    if np.sum(residual[n_past:] ** 2) > np.sum(recording**2):
+        # no fit may leave more than there was
+        residual, confidence = recording, 0.0
+    near_end, decisions = residual, choice.stages
+    if choice.gain_db < STRONG_REMOVAL_DB:
+        near_end, decision = _without_residual_echo(residual, recording - residual, rate_hz)
+        decisions += (decision,)
     progress("done", 1.0)
-    return near_end[n_past:] * level, (*choice.stages, decision), confidence
+    return near_end[n_past:] * level, decisions, confidence
 
 
 def _damaged(recording: FloatArray, n_past: int) -> NDArray[np.bool_]:

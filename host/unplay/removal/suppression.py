@@ -2,29 +2,40 @@
 
 What stays after the echo path (the room changed, the loudspeaker distorted, the codec made noise) follows
 the estimated echo in level but not in phase. Its power is modelled as ρ(f)·|Ẑ(t, f)|², Ẑ being the
-estimated echo with its reverberation held. ρ is found where nobody talks: the quiet frames of the
-residual (a low quantile, since the talker pauses) are louder when the echo is loud than when it is soft,
-by ρ times the difference of the echoes. Where they are not louder, there is no residual echo and the
-filter stands aside.
+estimated echo with its reverberation held. ρ is the likeliest one when in half of the frames nobody talks
+(the residual's power is then exponentially distributed with the mean ρ|Ẑ|² + N, N the noise under soft
+echo), and in the others a talker adds any power at all. Where it is hardly likelier than none, there is no
+residual echo.
 """
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import uniform_filter, uniform_filter1d
+from scipy.ndimage import uniform_filter1d
 
 from unplay.removal.stft import Stft
 
 FloatArray = NDArray[np.floating]
 
 FRAME_S = 0.064
-QUIET_QUANTILE = 0.2
-QUIET_BIAS = 2.0
-"""Mean over 0.2-quantile of the smoothed power of noise: what the low quantile is to be raised by."""
+OVERSUBTRACTION = 2.0
+"""Multiple of the residual echo's power that the mask takes for it: single powers are often above their
+mean."""
 
-DETECTION_RATIO = 2.0
-"""How much louder the quiet frames must be under loud echo than under soft echo (3 dB)."""
+TALKER_DB = np.arange(-10.0, 81.0, 2.5)
+"""Power of a talker over residual echo and noise: all of these are as likely."""
+
+SHARES_DB = np.arange(-75.0, 16.0, 1.5)
+"""Shares of the echo that are tried."""
+
+POOLED_BINS = 11
+"""Bins whose likelihoods are added up."""
+
+LEAST_LOG_ODDS = 5.0
+"""Log likelihood ratio of the best share to none, below which there is none."""
 
 ABOVE_CHANCE_DB = 2.0
 """How much more the mask must take than it takes with the echo of another time."""
@@ -52,11 +63,12 @@ def suppress_residual_echo(
     spectrogram = stft.forward(residual)
     power = _held(np.abs(stft.forward(echo)) ** 2, stft.hop / sample_rate_hz)
     leak = residual_echo_share(np.abs(spectrogram) ** 2, power)
-    mask = wiener_mask(spectrogram, leak * power)
+    expected = OVERSUBTRACTION * leak * power
+    mask = wiener_mask(spectrogram, expected)
     removed = _removed(spectrogram, mask)
     n_frames = len(power)
     by_chance = [
-        _removed(spectrogram, wiener_mask(spectrogram, leak * np.roll(power, shift, axis=0)))
+        _removed(spectrogram, wiener_mask(spectrogram, np.roll(expected, shift, axis=0)))
         for shift in (n_frames // 5, n_frames // 2, 4 * n_frames // 5)
     ]
     above_chance_db = 10 * float(np.log10((removed + 1e-30) / (np.median(by_chance) + 1e-30)))
@@ -70,16 +82,35 @@ def residual_echo_share(residual_power: FloatArray, echo_power: FloatArray) -> F
 
     residual_power, echo_power (n_frames, n_bins).
     """
-    smooth_residual = uniform_filter(residual_power, (3, 5), mode="nearest")
-    smooth_echo = uniform_filter(echo_power, (3, 5), mode="nearest")
-    low, high = np.quantile(smooth_echo, (0.35, 0.65), axis=0)
-    quiet_soft = _quiet(smooth_residual, smooth_echo <= low)
-    quiet_loud = _quiet(smooth_residual, smooth_echo >= high)
-    mean_soft = _mean(smooth_echo, smooth_echo <= low)
-    mean_loud = _mean(smooth_echo, smooth_echo >= high)
-    share = QUIET_BIAS * (quiet_loud - quiet_soft) / (mean_loud - mean_soft + 1e-30)
-    share[quiet_loud < DETECTION_RATIO * quiet_soft] = 0.0
-    return np.maximum(uniform_filter1d(share, 5), 0.0)
+    soft = echo_power <= np.quantile(echo_power, 0.35, axis=0)
+    # the 0.3-quantile of an exponential distribution is 0.357 times its mean
+    noise = np.nanquantile(np.where(soft, residual_power, np.nan), 0.3, axis=0) / 0.357
+    noise = uniform_filter1d(noise, 5)
+    loud = echo_power >= np.median(echo_power, axis=0)
+    none = _log_likelihood(residual_power, np.broadcast_to(noise, residual_power.shape), loud)
+    shares = 10 ** (SHARES_DB / 10)
+    tried = np.stack([_log_likelihood(residual_power, share * echo_power + noise, loud) for share in shares])
+    share = shares[np.argmax(tried, axis=0)]
+    share[np.max(tried, axis=0) - none < LEAST_LOG_ODDS] = 0.0
+    return uniform_filter1d(share, 5)
+
+
+def _log_likelihood(power: FloatArray, mean: FloatArray, frames: NDArray[np.bool_]) -> FloatArray:
+    """Of the power (n_frames, n_bins) in the chosen frames, pooled over neighbouring bins, (n_bins,)."""
+    log_mean = np.log10(mean + 1e-30)
+    log_ratio = np.log10(power + 1e-30) - log_mean
+    density = np.interp(log_ratio, *_talker_or_not()) - np.log(10) * log_mean
+    return POOLED_BINS * uniform_filter1d(np.sum(density * frames, axis=0), POOLED_BINS)
+
+
+@cache
+def _talker_or_not() -> tuple[FloatArray, FloatArray]:
+    """Log density of a power z relative to its mean without talker, by log10(z)."""
+    log_ratio = np.linspace(-8, 10, 721)
+    z = 10**log_ratio
+    louder = 1 + 10 ** (TALKER_DB / 10)
+    talker = np.mean(np.exp(-z[:, None] / louder) / louder, axis=1)
+    return log_ratio, np.log(0.5 * np.exp(-np.minimum(z, 700)) + 0.5 * talker + 1e-300)
 
 
 def wiener_mask(spectrogram: NDArray[np.complexfloating], noise_power: FloatArray) -> FloatArray:
@@ -107,12 +138,3 @@ def _held(power: FloatArray, hop_s: float) -> FloatArray:
     for t in range(1, len(held)):
         held[t] = np.maximum(power[t], decay * held[t - 1])
     return held
-
-
-def _quiet(power: FloatArray, chosen: NDArray[np.bool_]) -> FloatArray:
-    """QUIET_QUANTILE over the chosen frames of each bin, (n_bins,)."""
-    return np.nanquantile(np.where(chosen, power, np.nan), QUIET_QUANTILE, axis=0)
-
-
-def _mean(power: FloatArray, chosen: NDArray[np.bool_]) -> FloatArray:
-    return np.sum(power * chosen, axis=0) / np.maximum(np.sum(chosen, axis=0), 1)

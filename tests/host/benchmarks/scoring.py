@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 
-import numpy as np
 from cases import Case, Signal
 
+from unplay import comparing
 from unplay.metrics import echo_reduction_db, energy_ratio_db, si_sdr_db
 
 NOT_FOUND = 3
@@ -170,15 +168,8 @@ def score(case: Case, outcome: Outcome, peer_outputs: dict[str, Signal], *, with
 
 
 def aecmos(case: Case, output: Signal) -> Aecmos:
-    """Microsoft's AECMOS for double talk (Purin et al. 2022), of the first 20 s at 16 kHz."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they come from what speechmos imports
-        model = importlib.import_module("speechmos.aecmos")
-    n_samples = min(len(case.reference), len(output), 20 * case.sample_rate_hz - 1)
-    clips = {"lpb": case.reference, "mic": case.recording, "enh": output}
-    clips = {name: np.clip(x[:n_samples], -1, 1).astype(np.float32) for name, x in clips.items()}
-    scores = model.run(clips, sr=case.sample_rate_hz, talk_type="dt")
-    return Aecmos(float(scores["echo_mos"]), float(scores["deg_mos"]))
+    """AECMOS for double talk; the real cases are at its sample rate."""
+    return Aecmos(*comparing.aecmos(case.reference, case.recording, output))
 
 
 def why_no_aecmos() -> str | None:

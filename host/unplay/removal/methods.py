@@ -1,0 +1,44 @@
+"""The methods that can be asked for by name, and what can be set in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unplay.removal import baselines
+from unplay.removal.nmf import Nmf
+from unplay.removal.pursuit import Pursuit
+
+FloatArray = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Method:
+    """take_out: x (n_samples,), d (n_samples,), sample rate → near end, as the functions of `baselines`."""
+
+    name: str
+    take_out: Callable[[FloatArray, FloatArray, int], FloatArray]
+
+
+WITH_SETTINGS = ("pursuit", "nmf")
+NAMES = (*baselines.METHODS, *WITH_SETTINGS)
+
+
+def method_named(name: str, settings: Mapping[str, Any] | None = None) -> Method:
+    """The method of this name, one of NAMES, with its settings: the fields of `Pursuit` or `Nmf`.
+
+    `nmf` also takes playback_only (n_samples,), a recording of the playback alone, and its
+    sample_rate_hz. Raises BadInputError for a setting out of range.
+    """
+    values = dict(settings or {})
+    if name == "pursuit":
+        return Method(name, Pursuit(**values))
+    if name == "nmf":
+        playback_only, rate_hz = values.pop("playback_only", None), values.pop("sample_rate_hz", 0)
+        nmf = Nmf(**values)
+        return Method(name, nmf if playback_only is None else nmf.learnt_from(playback_only, rate_hz))
+    return Method(name, baselines.METHODS[name])

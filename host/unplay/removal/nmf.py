@@ -1,0 +1,227 @@
+"""Semi-supervised non-negative matrix factorisation: a dictionary of the playback, and one of the rest.
+
+A spectrogram X (n_bins, n_frames) is modelled as V = W H with non-negative W (n_bins, rank), the
+dictionary, and H (rank, n_frames), the activations. First a dictionary W_p is learnt from the playback
+alone. Then the recording is factorised with W = [W_p, W_s], where W_p is held and W_s and all of H are
+learnt: W_s becomes what the playback doesn't explain. The near end is the recording times the Wiener
+mask W_s H_s / V, with the recording's phase.
+
+The updates minimise
+
+    D(X, W H) + α Σ_k ‖W_k‖₁ ‖H_k‖₁
+
+by majorisation (Févotte & Idier 2011, §4.1 and table 2; the penalty as in Le Roux, Weninger & Hershey 2015):
+D is the Kullback-Leibler divergence of magnitudes ("kl") or the Itakura-Saito divergence of powers ("is"),
+
+    D_KL = Σ X log(X/V) − X + V,        D_IS = Σ X/V − log(X/V) − 1,
+
+and with P = X/V, Q = 1 (kl) or P = X/V², Q = 1/V (is), γ = 1 (kl) or ½ (is),
+
+    H ← H ∘ [Wᵀ P / (Wᵀ Q + α Wᵀ 1)]^γ,        W ← W ∘ [P Hᵀ / (Q Hᵀ + α 1 Hᵀ)]^γ.
+
+A column of W is scaled to the sum 1 and its activations by the inverse: neither V nor the penalty moves,
+so the cost never rises. (A penalty on H alone would make W's scaling raise it.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import xlogy
+
+from unplay.errors import BadInputError
+from unplay.removal.baselines import magnitude_gain
+from unplay.removal.stft import Stft
+
+FloatArray = NDArray[np.floating]
+Divergence = Literal["kl", "is"]
+
+FRAME_S = 0.064
+"""Frame of the spectrograms, rounded to a power of two of samples."""
+
+FLOOR = 1e-6
+"""Added to a spectrogram, relative to its mean, so that digital silence has a logarithm."""
+
+_TINY = 1e-30
+
+_SMALLEST = 1e-75
+"""Of a model's values: its square is still a number."""
+
+
+@dataclass
+class Factors:
+    """dictionary W (n_bins, rank); activations H (rank, n_frames); costs: at the start, then after each
+    iteration."""
+
+    dictionary: FloatArray
+    activations: FloatArray
+    costs: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Nmf:
+    """Semi-supervised NMF as a method: takes and returns what the functions of `baselines` do.
+
+    divergence: "kl" (of magnitudes) or "is" (of powers). rank_playback, rank_rest: columns of W_p and
+    W_s, at least 1. sparsity: α ≥ 0. n_iterations: of the training, and again of the separation.
+    learnt: a dictionary W_p (n_bins, rank_playback) for the recording's sample rate, as `learnt_from`
+    makes it of a recording of the playback alone; without one W_p is learnt from the reference, with the
+    median colour that the room gives it. Raises BadInputError.
+    """
+
+    divergence: Divergence = "kl"
+    rank_playback: int = 40
+    rank_rest: int = 20
+    sparsity: float = 0.0
+    n_iterations: int = 100
+    learnt: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        if self.divergence not in ("kl", "is"):
+            raise BadInputError(f"There is no divergence {self.divergence!r}; choose kl or is.")
+        for what, value in (
+            ("rank of the playback", self.rank_playback),
+            ("rank of the rest", self.rank_rest),
+            ("number of iterations", self.n_iterations),
+        ):
+            if value < 1:
+                raise BadInputError(f"The {what} is {value}: choose 1 or more.")
+        if not 0 <= self.sparsity < np.inf:
+            raise BadInputError(f"The sparsity is {self.sparsity:g}: choose 0 or more, as a rule up to 1.")
+
+    def learnt_from(self, playback_only: FloatArray, sample_rate_hz: int) -> Nmf:
+        """The same with W_p from a recording (n_samples,) of the playback alone, in the same room."""
+        spectrogram = _stft(sample_rate_hz).forward(np.asarray(playback_only, np.float64))
+        return replace(self, learnt=self.trained(np.abs(spectrogram).T))
+
+    def __call__(self, x: FloatArray, d: FloatArray, sample_rate_hz: int) -> FloatArray:
+        if not np.any(x) or not np.any(d):
+            return d.copy()
+        stft = _stft(sample_rate_hz)
+        recording = stft.forward(np.asarray(d, np.float64))
+        heard = np.abs(recording)
+        dictionary = self.learnt
+        if dictionary is None:
+            played = np.abs(stft.forward(np.asarray(x, np.float64)))
+            dictionary = self.trained((magnitude_gain(played, heard) * played).T)
+        playback_mask, _ = self.masks(heard.T, dictionary)
+        removed = stft.inverse(playback_mask.T * recording, len(d))
+        return (d - removed).astype(d.dtype)
+
+    def trained(self, magnitudes: FloatArray) -> FloatArray:
+        """W_p (n_bins, rank_playback) of the playback's magnitudes (n_bins, n_frames)."""
+        spectrogram = self._spectrogram(magnitudes)
+        start = _random_start(spectrogram.shape, self.rank_playback, np.random.default_rng(0))
+        return self._factorise(spectrogram, start).dictionary
+
+    def masks(self, magnitudes: FloatArray, dictionary: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Wiener masks of the playback and of the rest, which add up to 1, each (n_bins, n_frames).
+
+        magnitudes (n_bins, n_frames) of the recording; dictionary: W_p as `trained` returns it.
+        """
+        spectrogram = self._spectrogram(magnitudes)
+        n_held = dictionary.shape[1]
+        start = _random_start(spectrogram.shape, n_held + self.rank_rest, np.random.default_rng(1))
+        start.dictionary[:, :n_held] = dictionary
+        factors = self._factorise(spectrogram, start, n_held)
+        W, H = factors.dictionary, factors.activations
+        playback, rest = W[:, :n_held] @ H[:n_held], W[:, n_held:] @ H[n_held:]
+        # where both have died out there is nothing to take away
+        share = np.divide(playback, playback + rest, out=np.zeros_like(rest), where=playback + rest > 0)
+        return share, 1 - share
+
+    def _spectrogram(self, magnitudes: FloatArray) -> FloatArray:
+        """What is factorised: magnitudes or powers, of mean 1, above 0."""
+        spectrogram = magnitudes if self.divergence == "kl" else magnitudes**2
+        return spectrogram / (np.mean(spectrogram) + _TINY) + FLOOR
+
+    def _factorise(self, spectrogram: FloatArray, start: Factors, n_held: int = 0) -> Factors:
+        return factorise(
+            spectrogram, start, self.divergence, self.n_iterations, sparsity=self.sparsity, n_held=n_held
+        )
+
+
+def factorise(
+    spectrogram: FloatArray,
+    start: Factors,
+    divergence: Divergence,
+    n_iterations: int,
+    *,
+    sparsity: float = 0.0,
+    n_held: int = 0,
+) -> Factors:
+    """Multiplicative updates from `start`, H first, as in the module's description.
+
+    spectrogram X (n_bins, n_frames) ≥ 0, for "is" > 0. sparsity: α ≥ 0. The first n_held columns of the
+    dictionary stay as they are.
+    """
+    X = spectrogram
+    W, H = start.dictionary.copy(), start.activations.copy()
+    W_free, H_free = W[:, n_held:], H[n_held:]
+    cost = _Cost(X, divergence, sparsity)
+    V = _product(W, H)
+    costs = [cost(V, W, H)]
+    for _ in range(n_iterations):
+        H *= _gain(W.T, X, V, divergence, sparsity)
+        if n_held < W.shape[1]:
+            W_free *= _gain(H_free, X.T, _product(W, H).T, divergence, sparsity).T
+            _normalise(W_free, H_free)
+        V = _product(W, H)
+        costs.append(cost(V, W, H))
+    return Factors(W, H, costs)
+
+
+def _gain(A: FloatArray, X: FloatArray, V: FloatArray, divergence: Divergence, sparsity: float) -> FloatArray:
+    """What multiplies B (rank, n) in the model V = Aᵀ B of X (m, n). A (rank, m); the result (rank, n)."""
+    penalty = sparsity * A.sum(axis=1, keepdims=True) + _TINY
+    if divergence == "kl":
+        return (A @ (X / V)) / (A.sum(axis=1, keepdims=True) + penalty)
+    inverse = 1 / V
+    denominator = A @ inverse + penalty
+    inverse *= inverse
+    inverse *= X
+    return np.sqrt((A @ inverse) / denominator)
+
+
+class _Cost:
+    """D(X, V) + α Σ_k ‖W_k‖₁ ‖H_k‖₁; what X alone adds to it is worked out once."""
+
+    def __init__(self, X: FloatArray, divergence: Divergence, sparsity: float) -> None:
+        self.X, self.divergence, self.sparsity = X, divergence, sparsity
+        self.constant = float(np.sum(xlogy(X, X) - X) if divergence == "kl" else -np.sum(np.log(X) + 1))
+
+    def __call__(self, V: FloatArray, W: FloatArray, H: FloatArray) -> float:
+        log_V = np.log(V)
+        if self.divergence == "kl":
+            moving = float(np.sum(V)) - float(np.vdot(self.X, log_V))
+        else:
+            moving = float(np.sum(self.X / V)) + float(np.sum(log_V))
+        return self.constant + moving + self.sparsity * float(W.sum(axis=0) @ H.sum(axis=1))
+
+
+def _product(W: FloatArray, H: FloatArray) -> FloatArray:
+    """W H, kept from 0, by which it would be divided where both have died out."""
+    V = W @ H
+    return np.maximum(V, _SMALLEST, out=V)
+
+
+def _normalise(W: FloatArray, H: FloatArray) -> None:
+    """Columns of W to the sum 1, in place, with W H unchanged."""
+    sums = W.sum(axis=0) + _TINY
+    W /= sums
+    H *= sums[:, None]
+
+
+def _stft(sample_rate_hz: int) -> Stft:
+    return Stft(1 << round(np.log2(FRAME_S * sample_rate_hz)))
+
+
+def _random_start(shape: tuple[int, ...], rank: int, rng: np.random.Generator) -> Factors:
+    """Uniform positive factors of a spectrogram of mean 1 and this shape (n_bins, n_frames)."""
+    n_bins, n_frames = shape
+    W, H = rng.uniform(0.1, 1.0, (n_bins, rank)), rng.uniform(0.1, 1.0, (rank, n_frames))
+    W /= W.sum(axis=0)
+    return Factors(W, H * (n_bins / rank))
