@@ -28,6 +28,7 @@ _DRIFT_SIGNIFICANCE = 2.5
 _DRIFT_RESOLUTION_PPM = 0.005
 _FAINT_SCORE = 30.0
 _SHORT_S = 60.0
+_END_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def align(
     if not follow_drift or _is_zero(track):
         track = replace(track, stretches=tuple(_unhurried(s) for s in track.stretches), drift_ppm=0.0)
     lag = direct_sound(x, d, rate, track.stretches)
-    heard = (_to_the_end(s, s.later(lag), len(x), len(d)) for s in track.stretches)
+    heard = (_to_the_end(s.later(lag), len(x), len(d), rate) for s in track.stretches)
     scaled = (s.scaled(sample_rate_hz / rate) for s in heard)
     stretches = tuple(s.within(0, len(recording)) for s in scaled)
     first = stretches[0]
@@ -151,12 +152,12 @@ def _unhurried(stretch: Stretch) -> Stretch:
     return replace(stretch, knots=knots, positions=stretch.position_at(np.array(middle)) + knots - middle)
 
 
-def _to_the_end(before: Stretch, moved: Stretch, n_reference: int, n_recording: int) -> Stretch:
-    """The moved stretch; one that reached the recording's end still does, if the reference goes so far."""
-    if before.stop < n_recording or moved.stop >= n_recording:
-        return moved
-    left = n_reference - float(moved.position_at(np.array(float(moved.stop))))
-    return replace(moved, stop=min(n_recording, moved.stop + max(0, int(left / moved.rates[-1]))))
+def _to_the_end(stretch: Stretch, n_reference: int, n_recording: int, rate: float) -> Stretch:
+    """A stretch that stops just before the recording's end goes on to it, if the reference does."""
+    if stretch.stop >= n_recording or stretch.stop < n_recording - _END_S * rate:
+        return stretch
+    left = n_reference - float(stretch.position_at(np.array(float(stretch.stop))))
+    return replace(stretch, stop=min(n_recording, stretch.stop + max(0, int(left / stretch.rates[-1]))))
 
 
 def _drift_track(stretch: Stretch, sample_rate_hz: float) -> NDArray[np.float64]:
