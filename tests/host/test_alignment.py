@@ -19,6 +19,7 @@ from scenes import Playback, Take, even, record
 
 from unplay.removal.alignment import Alignment, align, aligned_reference
 from unplay.removal.finding import FOUND_SCORE, find
+from unplay.virtual.scene import make_scene
 
 RATE_HZ = 16_000
 DIRECT_S = 0.005
@@ -319,3 +320,13 @@ def test_four_seconds_of_an_mp3_under_a_talker(corpus: Path) -> None:
 def test_no_drift_while_the_path_moves(corpus: Path, name: str) -> None:
     _, alignment = _aligned_case(corpus / "semisynthetic" / name)
     assert abs(alignment.drift_ppm) < 1.0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_reflection_stronger_than_the_direct_sound_does_not_shorten_the_stretch(seed: int) -> None:
+    """The reflection is found first; its lag was taken off the end of what plays to the end."""
+    scene = make_scene(seed, duration_s=8.0, reference_s=12.0, offset_s=0.1, drift_ppm=0.0)
+    reflection = np.concatenate([np.zeros(288), scene.echo])[: len(scene.echo)]
+    recording = scene.true_near_end + 0.3 * scene.echo + reflection
+    alignment = align(scene.reference, recording, RATE_HZ)
+    assert alignment.stretches[-1].stop == len(recording)

@@ -8,7 +8,9 @@ import scipy.signal
 from numpy.typing import NDArray
 
 from unplay.metrics import si_sdr_db
+from unplay.removal import plan
 from unplay.removal.plan import Removal, remove
+from unplay.removal.stft import Stft
 from unplay.virtual.scene import Scene, make_scene, room_response
 
 RATE_HZ = 16_000
@@ -33,6 +35,7 @@ def test_a_still_path_needs_nothing_else(scene: Scene) -> None:
     assert used(removal) & STAGES == set()
     assert "echo path" in used(removal)
     assert removal.confidence > 0.9
+    assert "residual echo" not in used(removal)
     # measured 37 dB; the noise 40 dB under the talker sets the limit at 50
     assert gain_db(scene, scene.recording, scene.true_near_end, removal) > 30
 
@@ -65,6 +68,37 @@ def test_a_path_that_moves_over_is_chosen(scene: Scene) -> None:
     removal = remove(scene.played, d, RATE_HZ)
     assert "movement" in used(removal)
     assert gain_db(scene, d, scene.true_near_end, removal) > 15
+
+
+def test_a_recording_clipped_in_most_frames_is_cleaned_all_the_same(scene: Scene) -> None:
+    limit = np.quantile(np.abs(scene.recording), 0.92)
+    d = np.clip(scene.recording, -limit, limit)
+    removal = remove(scene.played, d, RATE_HZ)
+    assert removal.confidence > 0.5
+    # measured 14 dB; what clipping adds can't be removed
+    assert gain_db(scene, d, scene.true_near_end, removal) > 10
+
+
+def test_residual_echo_of_a_telephone_is_masked(scene: Scene) -> None:
+    """Every frame of the echo gets phases of its own, as from a codec or a noise suppressor."""
+    stft = Stft(512, 128)
+    spectrogram = stft.forward(scene.echo)
+    phases = np.random.default_rng(1).uniform(-1.7, 1.7, spectrogram.shape)
+    d = scene.true_near_end + stft.inverse(spectrogram * np.exp(1j * phases), len(scene.echo))
+    removal = remove(scene.played, d, RATE_HZ)
+    assert "residual echo" in used(removal)
+    # measured 10.5 dB, of which the path alone takes half
+    assert gain_db(scene, d, scene.true_near_end, removal) > 7
+
+
+def test_a_fit_that_leaves_more_than_there_was_is_put_aside(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "_fitted", lambda chosen, reference, recording, rate_hz, trust: 2 * recording)
+    d = scene.recording[: 4 * RATE_HZ]
+    removal = remove(scene.played[: 4 * RATE_HZ], d, RATE_HZ)
+    np.testing.assert_array_equal(removal.near_end, d.astype(np.float32))
+    assert removal.confidence == 0
 
 
 def test_an_unrelated_reference_is_not_trusted(scene: Scene) -> None:

@@ -162,9 +162,8 @@ def leverages(problem: Problem, paths: Paths) -> FloatArray:
     """
     stft, cells, model = problem.stft, problem.prior.stft, problem.model
     freedom, error_power = 0.0, np.zeros_like(problem.weights)
-    for k, played in enumerate(model.inputs):
+    for k, (played, curvature) in enumerate(zip(model.inputs, problem.curvature_by_bin(), strict=False)):
         # A·Γ before Γ: each fine bin counts as much as the input is heard there
-        curvature = problem.curvature_by_bin()[k]
         change = None if paths.change is None else paths.change[k, ..., None]
         determined = np.mean(curvature * posterior_variance(curvature, paths.power[k, ..., None], change), -1)
         kernel = _on_frames(cells.hop * determined / curvature.mean(axis=-1), cells, stft)

@@ -17,6 +17,7 @@ from unplay.removal.echo_model import lead_samples
 from unplay.removal.echo_path import Paths, weights_stft
 from unplay.removal.echo_system import SCHEDULE, EchoSystem, fit_system, still_system
 from unplay.removal.methods import Method, method_named
+from unplay.removal.stft import Stft
 from unplay.removal.suppression import ABOVE_CHANCE_DB, suppress_residual_echo
 from unplay.removal.trust import clipped_samples, trusted_frames
 
@@ -87,7 +88,7 @@ def _planned(
     n_past = len(x) - len(d)
     level, played_level = _level(d), _level(x)
     reference, recording = x / played_level, np.concatenate([np.zeros(n_past), d / level])
-    damaged = _damaged(recording, n_past)
+    damaged = _damaged(recording, n_past, weights_stft(rate_hz))
     progress("choosing what helps", 0.0)
     choice = choose(reference, recording, damaged, rate_hz)
     confidence = choice.gain_db / (choice.gain_db + HALF_SURE_DB) if choice.gain_db > 0 else 0.0
@@ -95,23 +96,24 @@ def _planned(
     trust = trusted_frames(damaged, weights_stft(rate_hz))
     residual = _fitted(choice.system, reference, recording, rate_hz, trust)
     if np.sum(residual[n_past:] ** 2) > np.sum(recording**2):
-        # no fit may leave more than there was
-        residual, confidence = recording, 0.0
-    near_end, decisions = residual, choice.stages
-    if choice.gain_db < STRONG_REMOVAL_DB:
-        near_end, decision = _without_residual_echo(residual, recording - residual, rate_hz)
-        decisions += (decision,)
+        louder = StageDecision(
+            "fit", False, _ratio_db(recording, residual[n_past:]), "it left more than there was: put aside"
+        )
+        return d, (*choice.stages, louder), 0.0
+    near_end, decision = _without_residual_echo(residual, recording - residual, rate_hz, choice.gain_db)
     progress("done", 1.0)
-    return near_end[n_past:] * level, decisions, confidence
+    return near_end[n_past:] * level, (*choice.stages, decision), confidence
 
 
-def _damaged(recording: FloatArray, n_past: int) -> NDArray[np.bool_]:
+def _damaged(recording: FloatArray, n_past: int, stft: Stft) -> NDArray[np.bool_]:
     """Samples that say nothing of the echo: from before the recording began, and clipped ones.
 
-    A recording that is clipped nearly everywhere is trusted all the same: it is all there is.
+    A recording that is clipped in most of its frames is trusted all the same: it is all there is.
     """
-    past, clipped = np.arange(len(recording)) < n_past, clipped_samples(recording)
-    return past | clipped if clipped.mean() < 0.05 else past
+    past = np.arange(len(recording)) < n_past
+    damaged = past | clipped_samples(recording)
+    mostly_whole = trusted_frames(damaged, stft).sum() > 0.5 * trusted_frames(past, stft).sum()
+    return damaged if mostly_whole else past
 
 
 def _fitted(
@@ -142,8 +144,12 @@ def _with_gains(system: EchoSystem, gains: FloatArray) -> EchoSystem:
 
 
 def _without_residual_echo(
-    residual: FloatArray, echo: FloatArray, rate_hz: int
+    residual: FloatArray, echo: FloatArray, rate_hz: int, gain_db: float
 ) -> tuple[FloatArray, StageDecision]:
+    """The residual, masked where the removal was weak and the mask beats chance; and the decision."""
+    if gain_db >= STRONG_REMOVAL_DB:
+        reason = f"the removal gained {gain_db:.1f} dB; a mask is tried below {STRONG_REMOVAL_DB:g} dB"
+        return residual, StageDecision("residual echo", False, 0.0, reason)
     cleaned, above_chance_db = suppress_residual_echo(residual, echo, rate_hz)
     return cleaned, StageDecision(
         "residual echo",

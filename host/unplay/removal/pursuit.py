@@ -57,7 +57,7 @@ fill the memory."""
 LONGEST_TAIL_S = 2.0
 
 WEIGHTED_FLOORS = (1e-2, 1e-2, 1e-3)
-"""Floor of the near end's spectrogram in each weighted round, as in `echo_path.SCHEDULE`."""
+"""Floor of the near end's spectrogram in each weighted round, as in `echo_system.SCHEDULE`."""
 
 AKAIKE = 2.0
 """Twice the log likelihood that a coefficient must gain."""
