@@ -18,7 +18,7 @@ from unplay.removal.echo_path import Paths, weights_stft
 from unplay.removal.echo_system import SCHEDULE, EchoSystem, fit_system, still_system
 from unplay.removal.methods import Method, method_named
 from unplay.removal.stft import Stft
-from unplay.removal.suppression import ABOVE_CHANCE_DB, suppress_residual_echo
+from unplay.removal.suppression import suppress_residual_echo
 from unplay.removal.trust import clipped_samples, trusted_frames
 
 FloatArray = NDArray[np.floating]
@@ -33,10 +33,9 @@ SCHEDULE_MOVING = ((1e-2, 20), (1e-2, 20), (1e-3, 20))
 HALF_SURE_DB = 1.0
 """Gain on what the fit did not see at which the confidence is one half: chance reaches 0.7."""
 
-STRONG_REMOVAL_DB = 12.0
-"""Gain on what the fit did not see above which no mask is tried. A loudspeaker or a phone that processes
-sound leaves residual echo that a mask takes better than any path does; under a good fit a mask hears the
-talker himself as residual echo."""
+LEAST_MASK_DB = 0.05
+"""What a mask must take of the residual's energy to be worth its harm to the talker: less is residual echo
+20 dB below him."""
 
 KNOT_S = 0.5
 """Time between a moving path's knots."""
@@ -100,7 +99,7 @@ def _planned(
             "fit", False, _ratio_db(recording, residual[n_past:]), "it left more than there was: put aside"
         )
         return d, (*choice.stages, louder), 0.0
-    near_end, decision = _without_residual_echo(residual, recording - residual, rate_hz, choice.gain_db)
+    near_end, decision = _without_residual_echo(residual, recording - residual, rate_hz)
     progress("done", 1.0)
     return near_end[n_past:] * level, (*choice.stages, decision), confidence
 
@@ -144,20 +143,17 @@ def _with_gains(system: EchoSystem, gains: FloatArray) -> EchoSystem:
 
 
 def _without_residual_echo(
-    residual: FloatArray, echo: FloatArray, rate_hz: int, gain_db: float
+    residual: FloatArray, echo: FloatArray, rate_hz: int
 ) -> tuple[FloatArray, StageDecision]:
-    """The residual, masked where the removal was weak and the mask beats chance; and the decision."""
-    if gain_db >= STRONG_REMOVAL_DB:
-        reason = f"the removal gained {gain_db:.1f} dB; a mask is tried below {STRONG_REMOVAL_DB:g} dB"
-        return residual, StageDecision("residual echo", False, 0.0, reason)
-    cleaned, above_chance_db = suppress_residual_echo(residual, echo, rate_hz)
-    return cleaned, StageDecision(
-        "residual echo",
-        cleaned is not residual,
-        _ratio_db(residual, cleaned),
-        f"a Wiener mask takes {above_chance_db:+.1f} dB over what it would take by chance; "
-        f"{ABOVE_CHANCE_DB:g} dB are needed",
+    """The residual without residual echo, where there is any; and the decision."""
+    cleaned, share = suppress_residual_echo(residual, echo, rate_hz)
+    effect_db = _ratio_db(residual, cleaned)
+    used = effect_db >= LEAST_MASK_DB
+    reason = (
+        f"a Wiener mask: residual echo, beyond chance, in {share:.0%} of the frequencies; "
+        f"{LEAST_MASK_DB:g} dB of energy are needed"
     )
+    return (cleaned if used else residual), StageDecision("residual echo", used, effect_db, reason)
 
 
 def _level(signal: FloatArray) -> float:
