@@ -67,7 +67,21 @@ def test_a_path_that_moves_over_is_chosen(scene: Scene) -> None:
     d = scene.true_near_end + (1 - share) * scene.echo + share * elsewhere
     removal = remove(scene.played, d, RATE_HZ)
     assert "movement" in used(removal)
+    assert "switch" not in used(removal)
     assert gain_db(scene, d, scene.true_near_end, removal) > 15
+
+
+def test_a_path_that_changes_at_once_is_switched(scene: Scene) -> None:
+    other = room_response(np.random.default_rng(98), RATE_HZ, 0.35)
+    elsewhere = scipy.signal.oaconvolve(scene.played, other)[: len(scene.played)]
+    elsewhere *= np.std(scene.echo) / np.std(elsewhere)
+    noise = scene.recording - scene.true_near_end - scene.echo
+    echo = np.where(np.arange(len(elsewhere)) < 61_234, scene.echo, elsewhere)
+    d = scene.true_near_end + noise + echo
+    removal = remove(scene.played, d, RATE_HZ)
+    assert {"movement", "switch"} <= used(removal)
+    # measured 31.3 dB
+    assert gain_db(scene, d, scene.true_near_end, removal) > 29
 
 
 def test_a_recording_clipped_in_most_frames_is_cleaned_all_the_same(scene: Scene) -> None:

@@ -19,7 +19,7 @@ from scipy.ndimage import uniform_filter
 
 from unplay.removal.echo_path import weights_stft
 from unplay.removal.echo_system import SCHEDULE, EchoSystem, fit_system, still_system
-from unplay.removal.movement import low_rank_start
+from unplay.removal.movement import low_rank_start, switching_start
 from unplay.removal.trust import trusted_frames
 
 FloatArray = NDArray[np.floating]
@@ -175,8 +175,18 @@ class _Trial:
             if self._decide(
                 f"{rank} paths", self._gain_db(moving.residual, few.residual), "paths with gain tracks"
             ):
-                return few
+                return self._switching(few)
         return moving
+
+    def _switching(self, few: _Candidate) -> _Candidate:
+        """The candidate of few paths with gain tracks, as paths that take turns if that is what it is."""
+        assert few.system.gains is not None
+        paths, turns = switching_start(few.system.paths, few.system.gains)
+        system = replace(few.system, paths=paths, gains=turns, switches=True)
+        switching = self._fit(system, TRIAL_SCHEDULE)
+        effect_db = self._gain_db(few.residual, switching.residual)
+        helps = self._decide("switch", effect_db, "paths that take turns, from one sample to the next")
+        return switching if helps else few
 
     def _fit_few_paths(self, moving: _Candidate, rank: int) -> _Candidate:
         system = moving.system

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from unplay.removal.echo_model import EchoModel, advanced, lead_samples
 from unplay.removal.echo_path import NearEndWeights, Paths, refit, unknown_paths, weights_stft
 from unplay.removal.loudspeaker import fit_curve, hinge_basis
-from unplay.removal.movement import MovingEchoModel, fit_gains, moving_paths
+from unplay.removal.movement import MovingEchoModel, fit_gains, moving_paths, path_switches
 
 FloatArray = NDArray[np.floating]
 
@@ -28,8 +28,9 @@ class EchoSystem:
     """echo(n) = Σ_r g_r(n) · (h_r ∗ u)(n), u = the reference, or curve · basis.
 
     reference (n_samples,) and basis (n_functions, n_samples) are advanced by the lead; paths: n_paths of
-    them; gains (n_paths, n_samples) or None for one path that stands still. With knot_samples the paths are
-    those at knots so far apart, and the path at a sample is interpolated between the two around it.
+    them; gains (n_paths, n_samples) or None for one path that stands still. If the paths take turns
+    (switches), one gain is above 0 at a time. With knot_samples the paths are those at knots so far apart,
+    and the path at a sample is interpolated between the two around it.
     """
 
     reference: FloatArray
@@ -38,6 +39,7 @@ class EchoSystem:
     basis: NDArray[np.float32] | None = None
     curve: FloatArray | None = None
     knot_samples: int | None = None
+    switches: bool = False
 
     def driven(self) -> FloatArray:
         """What the loudspeaker gives off, (n_samples,)."""
@@ -125,7 +127,8 @@ def _refit_gains(
 ) -> tuple[EchoSystem, FloatArray]:
     if system.gains is None:
         return system, residual
-    gains = fit_gains(system.model(), system.paths.taps, recording, weights.of(residual, floor), weights.stft)
+    fit = path_switches if system.switches else fit_gains
+    gains = fit(system.model(), system.paths.taps, recording, weights.of(residual, floor), weights.stft)
     level = np.sqrt(np.mean(gains**2, axis=1, keepdims=True)) + 1e-30
     refitted = replace(system, gains=gains / level, paths=system.paths.scaled(level))
     return refitted, recording - refitted.echo()

@@ -1,7 +1,8 @@
 """Echo paths that change: automatic gain, somebody walking by, a loudspeaker or a phone being moved.
 
 Two models. Of low rank: the echo is Σ_r g_r(n) · (h_r ∗ x)(n), a few paths with gain tracks; one path
-with a gain is automatic gain control, two paths are any passage from one place to another. Of full rank:
+with a gain is automatic gain control, two paths are any passage from one place to another, and if one
+gain is 1 at a time and the others 0, the path changes at once from sample to sample. Of full rank:
 a path of its own at every knot in time and linear interpolation between them, held together by a
 random-walk prior. The second is found first (it is linear) and gives the first its start.
 """
@@ -12,6 +13,7 @@ import numpy as np
 import scipy.fft
 import scipy.linalg
 from numpy.typing import NDArray
+from scipy.cluster.vq import kmeans2
 
 from unplay.removal.echo_model import EchoModel
 from unplay.removal.echo_path import NearEndWeights, Paths
@@ -21,6 +23,15 @@ FloatArray = NDArray[np.floating]
 
 GAIN_STEP = 0.1
 """Standard deviation of a gain's change from one frame to the next (a gain's mean square is 1)."""
+
+GAINS_APART = 64
+"""Samples between the gains that are clustered."""
+
+SWITCH_COST = 50.0
+"""Log likelihood that a switch from one path to another must gain; the wrong path costs hundreds a second."""
+
+WHITENING_ORDER = 16
+"""Of the linear prediction that whitens what surrounds a switch."""
 
 FIRST_CHANGE = 0.02
 """Power of a path's change from one knot to the next that is expected first, relative to the path's."""
@@ -108,6 +119,83 @@ def _smooth_gains(curvature: FloatArray, correlation: FloatArray, stiffness: flo
     banded[n_paths, : n - n_paths] = -stiffness
     solution = scipy.linalg.solveh_banded(banded, correlation.reshape(-1), lower=True)
     return solution.reshape(n_frames, n_paths)
+
+
+def path_switches(
+    model: EchoModel, taps: FloatArray, recording: FloatArray, weights: FloatArray, stft: Stft
+) -> NDArray[np.float64]:
+    """Which path the echo takes at each sample: tracks (n_inputs, n_samples), 0 where it is not.
+
+    Where it is, the track is the largest value of the model's gain track for it. The likeliest sequence of
+    paths, frame by frame (Viterbi 1967) with SWITCH_COST for each switch, and each switch then moved to the
+    sample at which it is likeliest. Arguments as for `fit_gains`.
+    """
+    assert model.gains is not None
+    taken_gain = model.gains.max(axis=1)
+    residuals = recording - taken_gain[:, None] * model.echoes(taps)
+    cost = np.zeros((len(weights), len(residuals)))
+    for frames, spectrogram in stft.forward_in_pieces(residuals):
+        power = spectrogram.real**2 + spectrogram.imag**2
+        cost[frames] = np.einsum("tf,rtf->tr", weights[frames] * (2 * stft.hop / stft.n_fft**2), power)
+    states = _viterbi(cost, SWITCH_COST)
+    taken = np.zeros(residuals.shape)
+    begin, state = 0, states[0]
+    for frame in np.flatnonzero(np.diff(states)) + 1:
+        centre = frame * stft.hop + stft.hop // 2 - stft.n_fft // 2
+        around = slice(max(centre - stft.n_fft, begin), min(centre + stft.n_fft, model.n_samples))
+        before, after = residuals[states[frame - 1], around], residuals[states[frame], around]
+        end = around.start + _switch_at(before, after)
+        taken[state, begin:end] = taken_gain[state]
+        begin, state = end, states[frame]
+    taken[state, begin:] = taken_gain[state]
+    return taken
+
+
+def _viterbi(cost: FloatArray, switch_cost: float) -> NDArray[np.intp]:
+    """States (n_frames,) of least total cost (n_frames, n_states), each switch costing switch_cost."""
+    best = cost[0].copy()
+    came_from = np.empty(cost.shape, np.intp)
+    stay = np.arange(cost.shape[1])
+    for t in range(1, len(cost)):
+        other = int(np.argmin(best))
+        switches = best > best[other] + switch_cost
+        came_from[t] = np.where(switches, other, stay)
+        best = best[came_from[t]] + switch_cost * switches + cost[t]
+    states = np.empty(len(cost), np.intp)
+    states[-1] = np.argmin(best)
+    for t in range(len(cost) - 1, 0, -1):
+        states[t - 1] = came_from[t, states[t]]
+    return states
+
+
+def _switch_at(before: FloatArray, after: FloatArray) -> int:
+    """The sample at which the residual of one path, `before`, gives way to that of the next (n_samples,).
+
+    Both are whitened by the linear prediction of the smaller of the two at each sample, which is mostly
+    the near end; the energies before and after the switch then add up to the least.
+    """
+    near_end = np.where(np.abs(before) < np.abs(after), before, after)
+    lags = np.correlate(near_end, near_end, "full")[len(near_end) - 1 :][: WHITENING_ORDER + 1]
+    lags[0] = lags[0] * (1 + 1e-4) + 1e-12
+    predictor = scipy.linalg.solve_toeplitz(lags[:-1], lags[1:])
+    whitening = np.concatenate([[1.0], -predictor])
+    energies = [np.convolve(signal, whitening)[: len(signal)] ** 2 for signal in (before, after)]
+    return int(np.argmin(np.concatenate([[0.0], np.cumsum(energies[0] - energies[1])])))
+
+
+def switching_start(paths: Paths, gains: FloatArray) -> tuple[Paths, FloatArray]:
+    """As many paths that take turns as there are paths with gain tracks (n_paths, n_samples), nearest to
+    them; and the tracks of the turns.
+
+    Clusters the gains at every GAINS_APART samples (k-means++: Arthur & Vassilvitskii 2007).
+    """
+    sampled = gains[:, ::GAINS_APART].T
+    centres, states = kmeans2(sampled, len(gains), minit="++", rng=np.random.default_rng(0))
+    at = np.repeat(states, GAINS_APART)[: gains.shape[1]]
+    turns = (at == np.arange(len(gains))[:, None]).astype(float)
+    level = np.sqrt(np.mean(turns**2, axis=1, keepdims=True)) + 1e-30
+    power = np.einsum("sr,rkf->skf", centres**2, paths.power)
+    return Paths(centres @ paths.taps, power).scaled(level), turns / level
 
 
 def moving_paths(still: Paths, n_knots: int) -> Paths:

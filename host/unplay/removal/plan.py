@@ -123,7 +123,7 @@ def _fitted(
     if chosen.curve is not None:
         system = replace(system.with_curve(), curve=chosen.curve)
     if chosen.gains is not None:
-        system = _with_gains(system, chosen.gains)
+        system = replace(_with_gains(system, chosen.gains), switches=chosen.switches)
     if chosen.knot_samples is not None:
         system, _ = fit_system(system, recording, rate_hz, SCHEDULE[:2], trust)
         return fit_system(

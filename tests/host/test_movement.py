@@ -1,0 +1,69 @@
+"""Paths that take turns: which one the echo takes at each sample."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.signal
+
+from unplay.removal.echo_model import EchoModel
+from unplay.removal.echo_path import NearEndWeights, Paths, tap_power, tap_stft, weights_stft
+from unplay.removal.movement import path_switches, switching_start
+from unplay.virtual.scene import Scene, make_scene, room_response
+
+RATE_HZ = 16_000
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    return make_scene(21, duration_s=6.0, reference_s=6.0, offset_s=0.0, drift_ppm=0.0)
+
+
+def two_rooms(scene: Scene) -> np.ndarray:
+    """Echo paths (2, n_taps) of equal loudness."""
+    other = room_response(np.random.default_rng(5), RATE_HZ, 0.35)
+    paths = np.zeros((2, max(len(other), len(scene.echo_path))))
+    paths[0, : len(scene.echo_path)] = scene.echo_path / np.linalg.norm(scene.echo_path)
+    paths[1, : len(other)] = other / np.linalg.norm(other)
+    return paths
+
+
+def switched(scene: Scene, turns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Echo paths (2, n_taps), their sum by turns (2, n_samples) under the talker, and the talker."""
+    paths = two_rooms(scene)
+    echoes = [scipy.signal.oaconvolve(scene.played, path)[: len(scene.played)] for path in paths]
+    echo = np.sum(turns * echoes, axis=0)
+    talker = scene.true_near_end * np.std(echo) / np.std(scene.true_near_end) * 10 ** (-10 / 20)
+    return paths, echo + talker, talker
+
+
+def turns_at(n_samples: int, *switches: int) -> np.ndarray:
+    second = np.searchsorted(switches, np.arange(n_samples), side="right") % 2
+    return np.stack([second == 0, second == 1]).astype(float)
+
+
+@pytest.mark.parametrize("switches", [(), (50_123,), (30_000, 70_707)])
+def test_the_switch_is_found_to_the_sample(scene: Scene, switches: tuple[int, ...]) -> None:
+    turns = turns_at(len(scene.played), *switches)
+    paths, recording, talker = switched(scene, turns)
+    model = EchoModel(np.repeat(scene.played[None], 2, axis=0), paths.shape[1], np.ones_like(turns))
+    stft = weights_stft(RATE_HZ)
+    found = path_switches(model, paths, recording, NearEndWeights(stft).of(talker, 1e-3), stft)
+    np.testing.assert_array_equal(found.sum(axis=0), 1)
+    moved = np.flatnonzero(np.diff(found[1]))
+    assert len(moved) == len(switches)
+    # around a zero crossing of the difference of the echoes a few samples cost nothing
+    assert np.all(np.abs(moved + 1 - np.array(switches, int)) <= 4)
+
+
+def test_turns_are_found_in_paths_with_gain_tracks(scene: Scene) -> None:
+    turns = turns_at(len(scene.played), 40_000)
+    paths = two_rooms(scene)
+    # the same echo, written as the sum and the difference of the paths
+    mixed = np.array([[0.5, 0.5], [0.5, -0.5]])
+    start = Paths(mixed @ paths, tap_power(mixed @ paths, tap_stft(RATE_HZ)))
+    found, gains = switching_start(start, np.linalg.inv(mixed).T @ turns)
+    # compared as what they do to the reference: gain times path, whatever the order
+    for n in (10_000, 80_000):
+        expected = turns[:, n] @ paths
+        np.testing.assert_allclose(gains[:, n] @ found.taps, expected, atol=1e-6 * np.abs(expected).max())
