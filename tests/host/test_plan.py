@@ -13,13 +13,13 @@ from unplay.removal.plan import Removal, remove
 from unplay.removal.stft import Stft
 from unplay.virtual.scene import Scene, make_scene, room_response
 
-RATE_HZ = 16_000
+RATE_HZ = 8_000
 STAGES = {"loudspeaker curve", "gain track", "movement"}
 
 
 @pytest.fixture(scope="module")
 def scene() -> Scene:
-    return make_scene(11, duration_s=8.0, reference_s=8.0, offset_s=0.1, drift_ppm=0.0)
+    return make_scene(11, sample_rate_hz=RATE_HZ, duration_s=8.0, reference_s=8.0, offset_s=0.1, drift_ppm=0.0)
 
 
 def used(removal: Removal) -> set[str]:
@@ -36,7 +36,7 @@ def test_a_still_path_needs_nothing_else(scene: Scene) -> None:
     assert "echo path" in used(removal)
     assert removal.confidence > 0.9
     assert "residual echo" not in used(removal)
-    # measured 37 dB; the noise 40 dB under the talker sets the limit at 50
+    # measured 35 dB; the noise 40 dB under the talker sets the limit at 50
     assert gain_db(scene, scene.recording, scene.true_near_end, removal) > 30
 
 
@@ -76,12 +76,12 @@ def test_a_path_that_changes_at_once_is_switched(scene: Scene) -> None:
     elsewhere = scipy.signal.oaconvolve(scene.played, other)[: len(scene.played)]
     elsewhere *= np.std(scene.echo) / np.std(elsewhere)
     noise = scene.recording - scene.true_near_end - scene.echo
-    echo = np.where(np.arange(len(elsewhere)) < 61_234, scene.echo, elsewhere)
+    echo = np.where(np.arange(len(elsewhere)) < 30_617, scene.echo, elsewhere)
     d = scene.true_near_end + noise + echo
     removal = remove(scene.played, d, RATE_HZ)
     assert {"movement", "switch"} <= used(removal)
-    # measured 31.3 dB
-    assert gain_db(scene, d, scene.true_near_end, removal) > 29
+    # measured 29.8 dB
+    assert gain_db(scene, d, scene.true_near_end, removal) > 27
 
 
 def test_a_recording_clipped_in_most_frames_is_cleaned_all_the_same(scene: Scene) -> None:
@@ -89,19 +89,19 @@ def test_a_recording_clipped_in_most_frames_is_cleaned_all_the_same(scene: Scene
     d = np.clip(scene.recording, -limit, limit)
     removal = remove(scene.played, d, RATE_HZ)
     assert removal.confidence > 0.5
-    # measured 14 dB; what clipping adds can't be removed
+    # measured 14.5 dB; what clipping adds can't be removed
     assert gain_db(scene, d, scene.true_near_end, removal) > 10
 
 
 def test_residual_echo_of_a_telephone_is_masked(scene: Scene) -> None:
     """Every frame of the echo gets phases of its own, as from a codec or a noise suppressor."""
-    stft = Stft(512, 128)
+    stft = Stft(256, 64)
     spectrogram = stft.forward(scene.echo)
     phases = np.random.default_rng(1).uniform(-1.7, 1.7, spectrogram.shape)
     d = scene.true_near_end + stft.inverse(spectrogram * np.exp(1j * phases), len(scene.echo))
     removal = remove(scene.played, d, RATE_HZ)
     assert "residual echo" in used(removal)
-    # measured 10.5 dB, of which the path alone takes half
+    # measured 9.6 dB, of which the path alone takes half
     assert gain_db(scene, d, scene.true_near_end, removal) > 7
 
 
@@ -116,7 +116,7 @@ def test_a_fit_that_leaves_more_than_there_was_is_put_aside(
 
 
 def test_an_unrelated_reference_is_not_trusted(scene: Scene) -> None:
-    other = make_scene(12, duration_s=8.0, reference_s=8.0, offset_s=0.1, drift_ppm=0.0)
+    other = make_scene(12, sample_rate_hz=RATE_HZ, duration_s=8.0, reference_s=8.0, offset_s=0.1, drift_ppm=0.0)
     assert remove(other.played, scene.recording, RATE_HZ).confidence < 0.5
 
 
