@@ -17,9 +17,15 @@ RATE_HZ = 8_000
 STAGES = {"loudspeaker curve", "gain track", "movement"}
 
 
+def eight_seconds(seed: int) -> Scene:
+    return make_scene(
+        seed, sample_rate_hz=RATE_HZ, duration_s=8.0, reference_s=8.0, offset_s=0.1, drift_ppm=0.0
+    )
+
+
 @pytest.fixture(scope="module")
 def scene() -> Scene:
-    return make_scene(11, sample_rate_hz=RATE_HZ, duration_s=8.0, reference_s=8.0, offset_s=0.1, drift_ppm=0.0)
+    return eight_seconds(11)
 
 
 def used(removal: Removal) -> set[str]:
@@ -116,8 +122,7 @@ def test_a_fit_that_leaves_more_than_there_was_is_put_aside(
 
 
 def test_an_unrelated_reference_is_not_trusted(scene: Scene) -> None:
-    other = make_scene(12, sample_rate_hz=RATE_HZ, duration_s=8.0, reference_s=8.0, offset_s=0.1, drift_ppm=0.0)
-    assert remove(other.played, scene.recording, RATE_HZ).confidence < 0.5
+    assert remove(eight_seconds(12).played, scene.recording, RATE_HZ).confidence < 0.5
 
 
 def test_strength_mixes_with_the_recording(scene: Scene) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 import numpy as np
 import scipy.linalg
-import scipy.signal
 from numpy.typing import NDArray
 
 from unplay.removal.stft import Stft
@@ -70,7 +69,7 @@ def match(x: FloatArray, d: FloatArray, sample_rate_hz: int) -> FloatArray:
     best = guard + int(np.argmax(np.abs(correlation[guard:-guard])))
     fraction, maximum = _refined_maximum(correlation[best - guard : best + guard + 1])
     turned = _delayed(_turned(x, float(np.angle(maximum))), first + best)
-    echo = scipy.signal.oaconvolve(turned, _sinc_kernel(fraction), mode="same")
+    echo = np.convolve(turned, _sinc_kernel(fraction), mode="same")
     return _without(d, echo * (np.abs(maximum) / (np.dot(echo, echo) + _TINY)))
 
 
@@ -100,6 +99,9 @@ def fir(x: FloatArray, d: FloatArray, sample_rate_hz: int) -> FloatArray:
     Solves the Toeplitz normal equations R h = r of `FIR_TAIL_S` taps, `FIR_LEAD_S` of them before lag 0,
     by Levinson's recursion. The signal counts as zero outside (the autocorrelation method).
     """
+    # imported here, since it takes longer than to clean a short recording by another method
+    from scipy.signal import oaconvolve
+
     n_taps = round(FIR_TAIL_S * sample_rate_hz)
     n_lead = round(FIR_LEAD_S * sample_rate_hz)
     autocorrelation = cross_correlation(x, x, 0, n_taps - 1)
@@ -107,7 +109,7 @@ def fir(x: FloatArray, d: FloatArray, sample_rate_hz: int) -> FloatArray:
     autocorrelation[0] += _TINY
     correlation = cross_correlation(x, d, -n_lead, n_taps - 1 - n_lead)
     response = scipy.linalg.solve_toeplitz(autocorrelation, correlation)
-    echo = scipy.signal.oaconvolve(np.asarray(x, np.float64), response)
+    echo = oaconvolve(np.asarray(x, np.float64), response)
     padded = np.concatenate([echo[n_lead:], np.zeros(n_lead)])
     return _without(d, padded[: len(d)])
 

@@ -35,9 +35,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.fft
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter, uniform_filter1d
-from scipy.signal import fftconvolve
 
 from unplay.removal.echo_model import LEAD_S, EchoModel
 from unplay.removal.least_squares import Prior, Problem, posterior_variance
@@ -168,7 +168,7 @@ def leverages(problem: Problem, paths: Paths) -> FloatArray:
         determined = np.mean(curvature * posterior_variance(curvature, paths.power[k, ..., None], change), -1)
         kernel = _on_frames(cells.hop * determined / curvature.mean(axis=-1), cells, stft)
         power = np.abs(stft.forward(played)) ** 2
-        spread = fftconvolve(power, kernel, axes=0)[: len(power)].clip(0)
+        spread = _convolved(power, kernel).clip(0)
         error_power += spread if model.gains is None else spread * _per_frame(model.gains[k] ** 2, stft)
         freedom += float(np.sum(determined[:, :-1])) * model.n_inputs / len(model.inputs)
     leverage = problem.weights * error_power * (2 / stft.n_fft)
@@ -226,6 +226,14 @@ def _on_frames(power: FloatArray, cells: Stft, stft: Stft) -> FloatArray:
     np.add.at(shared, first, (1 - (frames - first))[:, None] * power)
     np.add.at(shared, first + 1, (frames - first)[:, None] * power)
     return shared
+
+
+def _convolved(power: FloatArray, kernel: FloatArray) -> FloatArray:
+    """Each bin of power (n_frames, n_bins) with that of a causal kernel (n_kernel, n_bins)."""
+    # scipy.signal has this, too, but takes longer to import than a short recording to clean
+    n_fft = scipy.fft.next_fast_len(len(power) + len(kernel), real=True)
+    product = scipy.fft.rfft(power, n_fft, axis=0) * scipy.fft.rfft(kernel, n_fft, axis=0)
+    return scipy.fft.irfft(product, n_fft, axis=0)[: len(power)]
 
 
 def _per_frame(track: FloatArray, stft: Stft) -> FloatArray:

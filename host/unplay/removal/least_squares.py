@@ -18,7 +18,7 @@ from unplay.removal.stft import FFT_WORKERS, Stft
 
 FloatArray = NDArray[np.floating]
 
-TOLERANCE = 1e-3
+TOLERANCE = 2e-2
 """The iterations end when they have reduced the preconditioned gradient to this."""
 
 
