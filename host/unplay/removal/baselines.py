@@ -69,7 +69,7 @@ def match(x: FloatArray, d: FloatArray, sample_rate_hz: int) -> FloatArray:
     best = guard + int(np.argmax(np.abs(correlation[guard:-guard])))
     fraction, maximum = _refined_maximum(correlation[best - guard : best + guard + 1])
     turned = _delayed(_turned(x, float(np.angle(maximum))), first + best)
-    echo = np.convolve(turned, _sinc_kernel(fraction), mode="same")
+    echo = np.convolve(turned, _sinc_kernel(fraction))[_SINC_HALF_SAMPLES:][: len(turned)]
     return _without(d, echo * (np.abs(maximum) / (np.dot(echo, echo) + _TINY)))
 
 
