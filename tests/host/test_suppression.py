@@ -8,10 +8,9 @@ import pytest
 from unplay.metrics import si_sdr_db
 from unplay.removal.stft import Stft
 from unplay.removal.suppression import (
-    MASK_FLOOR,
     residual_echo_share,
+    split_power,
     suppress_residual_echo,
-    wiener_mask,
 )
 from unplay.virtual.scene import Scene, make_scene
 
@@ -81,17 +80,30 @@ def test_silence_stays_silence() -> None:
     np.testing.assert_array_equal(cleaned, silence)
 
 
-def test_the_mask_lies_between_its_floor_and_one() -> None:
+def test_the_parts_add_up_to_the_power_they_model() -> None:
+    """Steady talker, residual echo in bursts: both parts are found, and bins without a share keep none."""
     rng = np.random.default_rng(4)
-    spectrogram = Stft(512, 128).forward(rng.standard_normal(8_000))
-    mask = wiener_mask(spectrogram, rng.random(spectrogram.shape) * 1e3)
-    assert mask.min() >= MASK_FLOOR
-    assert mask.max() <= 1
+    echo = np.where(np.arange(400) % 40 < 20, 1.0, 1e-3)[:, None] * rng.chisquare(2, (400, 33))
+    talker = np.outer(rng.uniform(0.2, 1.0, 400), rng.uniform(0.5, 1.0, 33))
+    share = np.where(np.arange(33) < 20, 1.0, 0.0)
+    power = (talker + 4.0 * share * echo) * rng.exponential(1.0, (400, 33))
+    near_end, residual_echo = split_power(power, echo, share)
+    assert near_end.min() > 0
+    np.testing.assert_array_equal(residual_echo[:, 20:], 0)
+    # a power is known to about √(2/400) in each bin; the largest of twenty errors is two to four times that
+    scale = power.mean()
+    np.testing.assert_allclose(residual_echo.mean(0)[:20] * scale, (4.0 * echo).mean(0)[:20], rtol=0.3)
+    np.testing.assert_allclose(near_end.mean() * scale, talker.mean(), rtol=0.2)
 
 
-def test_no_noise_no_mask() -> None:
-    spectrogram = Stft(512, 128).forward(np.random.default_rng(5).standard_normal(8_000))
-    np.testing.assert_allclose(wiener_mask(spectrogram, np.zeros(spectrogram.shape)), 1, atol=1e-6)
+def test_digital_silence_is_no_obstacle() -> None:
+    rng = np.random.default_rng(5)
+    power = rng.chisquare(2, (100, 17))
+    power[40:60] = 0
+    near_end, residual_echo = split_power(power, np.zeros((100, 17)), np.ones(17))
+    assert np.all(np.isfinite(near_end))
+    assert np.all(near_end > 0)
+    np.testing.assert_array_equal(residual_echo, 0)
 
 
 def test_the_share_of_echo_is_found_under_steady_noise() -> None:

@@ -33,10 +33,6 @@ SCHEDULE_MOVING = ((1e-2, 20), (1e-2, 20), (1e-3, 20))
 HALF_SURE_DB = 1.0
 """Gain on what the fit did not see at which the confidence is one half: chance reaches 0.7."""
 
-LEAST_MASK_DB = 0.05
-"""What a mask must take of the residual's energy to be worth its harm to the talker: less is residual echo
-20 dB below him."""
-
 KNOT_S = 0.5
 """Time between a moving path's knots."""
 
@@ -99,9 +95,10 @@ def _planned(
             "fit", False, _ratio_db(recording, residual[n_past:]), "it left more than there was: put aside"
         )
         return d, (*choice.stages, louder), 0.0
+    residual, recording = residual[n_past:], recording[n_past:]
     near_end, decision = _without_residual_echo(residual, recording - residual, rate_hz)
     progress("done", 1.0)
-    return near_end[n_past:] * level, (*choice.stages, decision), confidence
+    return near_end * level, (*choice.stages, decision), confidence
 
 
 def _damaged(recording: FloatArray, n_past: int, stft: Stft) -> NDArray[np.bool_]:
@@ -147,13 +144,8 @@ def _without_residual_echo(
 ) -> tuple[FloatArray, StageDecision]:
     """The residual without residual echo, where there is any; and the decision."""
     cleaned, share = suppress_residual_echo(residual, echo, rate_hz)
-    effect_db = _ratio_db(residual, cleaned)
-    used = effect_db >= LEAST_MASK_DB
-    reason = (
-        f"a Wiener mask: residual echo, beyond chance, in {share:.0%} of the frequencies; "
-        f"{LEAST_MASK_DB:g} dB of energy are needed"
-    )
-    return (cleaned if used else residual), StageDecision("residual echo", used, effect_db, reason)
+    reason = f"structured NMF: residual echo, beyond chance, in {share:.0%} of the frequencies"
+    return cleaned, StageDecision("residual echo", share > 0, _ratio_db(residual, cleaned), reason)
 
 
 def _level(signal: FloatArray) -> float:
