@@ -41,9 +41,8 @@ def test_a_still_path_needs_nothing_else(scene: Scene) -> None:
     assert used(removal) & STAGES == set()
     assert "echo path" in used(removal)
     assert removal.confidence > 0.9
-    assert "residual echo" not in used(removal)
-    # measured 35 dB; the noise 40 dB under the talker sets the limit at 50
-    assert gain_db(scene, scene.recording, scene.true_near_end, removal) > 30
+    # measured 38.7 dB, of which the mask gives 4; the noise 40 dB under the talker sets the limit at 50
+    assert gain_db(scene, scene.recording, scene.true_near_end, removal) > 34
 
 
 def test_a_loudspeaker_curve_is_chosen(scene: Scene) -> None:
