@@ -2,7 +2,7 @@
 
 Two models. Of low rank: the echo is Σ_r g_r(n) · (h_r ∗ x)(n), a few paths with gain tracks; one path
 with a gain is automatic gain control, two paths are any passage from one place to another, and if one
-gain is 1 at a time and the others 0, the path changes at once from sample to sample. Of full rank:
+gain is 1 at a time and the others 0, the path changes at once, or within a short ramp. Of full rank:
 a path of its own at every knot in time and linear interpolation between them, held together by a
 random-walk prior. The second is found first (it is linear) and gives the first its start.
 """
@@ -29,6 +29,9 @@ GAINS_APART = 64
 
 SWITCH_COST = 50.0
 """Log likelihood that a switch from one path to another must gain; the wrong path costs hundreds a second."""
+
+RAMPS = np.concatenate([[0.0], 0.25 * 1.4 ** np.arange(19)])
+"""Lengths of a ramp from one path to the next that are tried, in frames: none, 8 ms to 3.4 s."""
 
 WHITENING_ORDER = 16
 """Of the linear prediction that whitens what surrounds a switch."""
@@ -127,8 +130,9 @@ def path_switches(
     """Which path the echo takes at each sample: tracks (n_inputs, n_samples), 0 where it is not.
 
     Where it is, the track is the largest value of the model's gain track for it. The likeliest sequence of
-    paths, frame by frame (Viterbi 1967) with SWITCH_COST for each switch, and each switch then moved to the
-    sample at which it is likeliest. Arguments as for `fit_gains`.
+    paths, frame by frame (Viterbi 1967) with SWITCH_COST for each switch; for each switch then the linear
+    ramp from path to path, of any length in RAMPS and at any sample, that is likeliest. Arguments as for
+    `fit_gains`.
     """
     assert model.gains is not None
     taken_gain = model.gains.max(axis=1)
@@ -138,17 +142,22 @@ def path_switches(
         power = spectrogram.real**2 + spectrogram.imag**2
         cost[frames] = np.einsum("tf,rtf->tr", weights[frames] * (2 * stft.hop / stft.n_fft**2), power)
     states = _viterbi(cost, SWITCH_COST)
-    taken = np.zeros(residuals.shape)
-    begin, state = 0, states[0]
-    for frame in np.flatnonzero(np.diff(states)) + 1:
-        centre = frame * stft.hop + stft.hop // 2 - stft.n_fft // 2
-        around = slice(max(centre - stft.n_fft, begin), min(centre + stft.n_fft, model.n_samples))
-        before, after = residuals[states[frame - 1], around], residuals[states[frame], around]
-        end = around.start + _switch_at(before, after)
-        taken[state, begin:end] = taken_gain[state]
-        begin, state = end, states[frame]
-    taken[state, begin:] = taken_gain[state]
-    return taken
+    shares = np.zeros(residuals.shape)
+    shares[states[0]] = 1.0
+    switches = np.flatnonzero(np.diff(states)) + 1
+    centres = switches * stft.hop + stft.hop // 2 - stft.n_fft // 2
+    lengths = np.round(RAMPS * stft.n_fft)
+    reach = int(lengths[-1])
+    between = (centres[:-1] + centres[1:]) // 2
+    for k, (switch, centre) in enumerate(zip(switches, centres, strict=True)):
+        before, after = states[switch - 1], states[switch]
+        begin = max(centre - reach, 0 if k == 0 else between[k - 1])
+        around = slice(begin, min(centre + reach, model.n_samples if k == len(between) else between[k]))
+        shares[:, around.start :] = 0.0
+        shares[after, around.start :] = 1.0
+        ramp = _ramp(residuals[before, around], residuals[after, around], lengths)
+        shares[before, around], shares[after, around] = 1 - ramp, ramp
+    return taken_gain[:, None] * shares
 
 
 def _viterbi(cost: FloatArray, switch_cost: float) -> NDArray[np.intp]:
@@ -168,19 +177,32 @@ def _viterbi(cost: FloatArray, switch_cost: float) -> NDArray[np.intp]:
     return states
 
 
-def _switch_at(before: FloatArray, after: FloatArray) -> int:
-    """The sample at which the residual of one path, `before`, gives way to that of the next (n_samples,).
+def _ramp(before: FloatArray, after: FloatArray, lengths: FloatArray) -> FloatArray:
+    """The share s (n_samples,) of the path `after` that leaves least where both leave the residuals given.
 
-    Both are whitened by the linear prediction of the smaller of the two at each sample, which is mostly
-    the near end; the energies before and after the switch then add up to the least.
+    s = 0, then a straight line of one of the lengths, then 1. What is left is (1 − s)·before + s·after, with
+    the energy Σ before² − 2s·before·(before − after) + s²·(before − after)²: two correlations with the ramp
+    give it for every place. Both residuals are whitened by the linear prediction of the smaller of the two
+    at each sample, which is mostly the near end.
     """
     near_end = np.where(np.abs(before) < np.abs(after), before, after)
-    lags = np.correlate(near_end, near_end, "full")[len(near_end) - 1 :][: WHITENING_ORDER + 1]
+    lags = np.array([np.dot(near_end[: len(near_end) - k], near_end[k:]) for k in range(WHITENING_ORDER + 1)])
     lags[0] = lags[0] * (1 + 1e-4) + 1e-12
-    predictor = scipy.linalg.solve_toeplitz(lags[:-1], lags[1:])
-    whitening = np.concatenate([[1.0], -predictor])
-    energies = [np.convolve(signal, whitening)[: len(signal)] ** 2 for signal in (before, after)]
-    return int(np.argmin(np.concatenate([[0.0], np.cumsum(energies[0] - energies[1])])))
+    whitening = np.concatenate([[1.0], -scipy.linalg.solve_toeplitz(lags[:-1], lags[1:])])
+    before, change = (np.convolve(r, whitening)[: len(before)] for r in (before, before - after))
+    n = len(before)
+    n_fft = scipy.fft.next_fast_len(2 * n, real=True)
+    linear, square = scipy.fft.rfft(-2 * before * change, n_fft), scipy.fft.rfft(change**2, n_fft)
+    least, share = 0.0, np.zeros(n)
+    for length in lengths[lengths < n]:
+        ramp = ((np.arange(n) + 1) / (length + 1)).clip(0, 1)
+        spectrum = np.conj(scipy.fft.rfft(np.stack([ramp, ramp**2]), n_fft))
+        energy = scipy.fft.irfft(linear * spectrum[0] + square * spectrum[1], n_fft)[:n]
+        begin = int(np.argmin(energy))
+        if energy[begin] < least:
+            least = energy[begin]
+            share = np.concatenate([np.zeros(begin), ramp[: n - begin]])
+    return share
 
 
 def switching_start(paths: Paths, gains: FloatArray) -> tuple[Paths, FloatArray]:

@@ -24,8 +24,12 @@ from unplay.removal.trust import clipped_samples, trusted_frames
 FloatArray = NDArray[np.floating]
 Progress = Callable[[str, float], None]
 
-SCHEDULE_IN_TURN = ((1e-1, 20), (1e-2, 20), (1e-2, 20), (1e-3, 30), (1e-3, 30), (1e-4, 30), (1e-4, 30))
-"""For a system with more than one part, which are fitted in turn and so take more rounds."""
+SCHEDULE_GAINS = ((1e-1, 20), (1e-2, 20), (1e-2, 20), (1e-3, 30), (1e-3, 30), (1e-4, 30), (1e-4, 30))
+"""For paths with gains, which are fitted in turn and so take more rounds."""
+
+SCHEDULE_CURVE = (*4 * ((1e-1, 20),), *4 * ((1e-2, 20),), *3 * ((1e-3, 30),), *2 * ((1e-4, 30),))
+"""For a system with a curve. What a poor curve leaves looks like a near end that nothing needs to explain:
+the curve must be nearly right before the floor falls."""
 
 SCHEDULE_MOVING = ((1e-2, 20), (1e-2, 20), (1e-3, 20))
 """For a path that moves, from one that stands still on."""
@@ -126,7 +130,10 @@ def _fitted(
         return fit_system(
             system.with_movement(round(KNOT_S * rate_hz)), recording, rate_hz, SCHEDULE_MOVING, trust
         )[1]
-    schedule = SCHEDULE if chosen.gains is None and chosen.curve is None else SCHEDULE_IN_TURN
+    if chosen.curve is not None:
+        schedule = SCHEDULE_CURVE
+    else:
+        schedule = SCHEDULE if chosen.gains is None else SCHEDULE_GAINS
     return fit_system(system, recording, rate_hz, schedule, trust)[1]
 
 
