@@ -26,7 +26,7 @@ so the cost never rises. (A penalty on H alone would make W's scaling raise it.)
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,8 +47,8 @@ FLOOR = 1e-6
 
 _TINY = 1e-30
 
-_SMALLEST = 1e-75
-"""Of a model's values: its square is still a number."""
+_SMALLEST = {"float64": 1e-75, "float32": 1e-14}
+"""Of a model's values: P with the least of them still is a number."""
 
 
 @dataclass
@@ -127,16 +127,16 @@ class Nmf:
         start = _random_start(spectrogram.shape, n_held + self.rank_rest, np.random.default_rng(1))
         start.dictionary[:, :n_held] = dictionary
         factors = self._factorise(spectrogram, start, n_held)
-        W, H = factors.dictionary, factors.activations
+        W, H = factors.dictionary.astype(np.float64), factors.activations.astype(np.float64)
         playback, rest = W[:, :n_held] @ H[:n_held], W[:, n_held:] @ H[n_held:]
         # where both have died out there is nothing to take away
         share = np.divide(playback, playback + rest, out=np.zeros_like(rest), where=playback + rest > 0)
         return share, 1 - share
 
     def _spectrogram(self, magnitudes: FloatArray) -> FloatArray:
-        """What is factorised: magnitudes or powers, of mean 1, above 0."""
+        """What is factorised: magnitudes or powers, of mean 1, above 0; in single precision, for speed."""
         spectrogram = magnitudes if self.divergence == "kl" else magnitudes**2
-        return spectrogram / (np.mean(spectrogram) + _TINY) + FLOOR
+        return (spectrogram / (np.mean(spectrogram) + _TINY) + FLOOR).astype(np.float32)
 
     def _factorise(self, spectrogram: FloatArray, start: Factors, n_held: int = 0) -> Factors:
         return factorise(
@@ -155,57 +155,74 @@ def factorise(
 ) -> Factors:
     """Multiplicative updates from `start`, H first, as in the module's description.
 
-    spectrogram X (n_bins, n_frames) ≥ 0, for "is" > 0. sparsity: α ≥ 0. The first n_held columns of the
-    dictionary stay as they are.
+    spectrogram X (n_bins, n_frames) ≥ 0, for "is" > 0, in float64 or float32; start in the same. sparsity:
+    α ≥ 0. The first n_held columns of the dictionary stay as they are.
     """
-    X = spectrogram
     W, H = start.dictionary.copy(), start.activations.copy()
     W_free, H_free = W[:, n_held:], H[n_held:]
-    cost = _Cost(X, divergence, sparsity)
-    V = _product(W, H)
-    costs = [cost(V, W, H)]
+    model = _Model(spectrogram, divergence, sparsity)
+    model.set(W, H)
+    costs = [model.cost(W, H)]
     for _ in range(n_iterations):
-        H *= _gain(W.T, X, V, divergence, sparsity)
+        H *= _gain(W, model.P, model.Q, sparsity)
         if n_held < W.shape[1]:
-            W_free *= _gain(H_free, X.T, _product(W, H).T, divergence, sparsity).T
+            model.set(W, H)
+            Q = None if model.Q is None else model.Q.T
+            W_free *= _gain(H_free.T, model.P.T, Q, sparsity).T
             _normalise(W_free, H_free)
-        V = _product(W, H)
-        costs.append(cost(V, W, H))
+        model.set(W, H)
+        costs.append(model.cost(W, H))
     return Factors(W, H, costs)
 
 
-def _gain(A: FloatArray, X: FloatArray, V: FloatArray, divergence: Divergence, sparsity: float) -> FloatArray:
-    """What multiplies B (rank, n) in the model V = Aᵀ B of X (m, n). A (rank, m); the result (rank, n)."""
-    penalty = sparsity * A.sum(axis=1, keepdims=True) + _TINY
-    if divergence == "kl":
-        return (A @ (X / V)) / (A.sum(axis=1, keepdims=True) + penalty)
-    inverse = 1 / V
-    denominator = A @ inverse + penalty
-    inverse *= inverse
-    inverse *= X
-    return np.sqrt((A @ inverse) / denominator)
+class _Model:
+    """V = W H of a spectrogram X, with P and Q of the updates (Q None for 1), each (n_bins, n_frames).
 
-
-class _Cost:
-    """D(X, V) + α Σ_k ‖W_k‖₁ ‖H_k‖₁; what X alone adds to it is worked out once."""
+    All in the precision of X and in buffers of its own; costs in double precision.
+    """
 
     def __init__(self, X: FloatArray, divergence: Divergence, sparsity: float) -> None:
-        self.X, self.divergence, self.sparsity = X, divergence, sparsity
-        self.constant = float(np.sum(xlogy(X, X) - X) if divergence == "kl" else -np.sum(np.log(X) + 1))
+        self.X, self.sparsity = X, sparsity
+        self.smallest = _SMALLEST[X.dtype.name]
+        self.V, self.P, self._scratch = np.empty_like(X), np.empty_like(X), np.empty_like(X)
+        self.Q = np.empty_like(X) if divergence == "is" else None
+        exact = X.astype(np.float64)
+        self._of_X = float(np.sum(xlogy(exact, exact) - exact if divergence == "kl" else -np.log(exact) - 1))
+        """What X alone adds to the divergence."""
 
-    def __call__(self, V: FloatArray, W: FloatArray, H: FloatArray) -> float:
-        log_V = np.log(V)
-        if self.divergence == "kl":
-            moving = float(np.sum(V)) - float(np.vdot(self.X, log_V))
+    def set(self, W: FloatArray, H: FloatArray) -> None:
+        np.matmul(W, H, out=self.V)
+        # kept from 0, by which it would be divided where both have died out
+        np.maximum(self.V, self.smallest, out=self.V)
+        if self.Q is None:
+            np.divide(self.X, self.V, out=self.P)
         else:
-            moving = float(np.sum(self.X / V)) + float(np.sum(log_V))
-        return self.constant + moving + self.sparsity * float(W.sum(axis=0) @ H.sum(axis=1))
+            np.reciprocal(self.V, out=self.Q)
+            np.multiply(self.X, self.Q, out=self.P)
+            self.P *= self.Q
+
+    def cost(self, W: FloatArray, H: FloatArray) -> float:
+        """D(X, V) + α Σ_k ‖W_k‖₁ ‖H_k‖₁."""
+        log_V = np.log(self.V, out=self._scratch)
+        if self.Q is None:
+            log_V *= self.X
+            of_V = _sum(self.V) - _sum(log_V)
+        else:
+            of_V = _sum(log_V)
+            of_V += _sum(np.multiply(self.P, self.V, out=self._scratch))
+        return self._of_X + of_V + self.sparsity * float(np.dot(_sum(W, axis=0), _sum(H, axis=1)))
 
 
-def _product(W: FloatArray, H: FloatArray) -> FloatArray:
-    """W H, kept from 0, by which it would be divided where both have died out."""
-    V = W @ H
-    return np.maximum(V, _SMALLEST, out=V)
+def _gain(A: FloatArray, P: FloatArray, Q: FloatArray | None, sparsity: float) -> FloatArray:
+    """What multiplies B (rank, m) in the model V = A B (n, m). A (n, rank); P, Q (n, m), Q None for 1."""
+    sums = A.sum(axis=0)[:, None]
+    if Q is None:
+        return (A.T @ P) / ((1 + sparsity) * sums + _TINY)
+    return np.sqrt((A.T @ P) / (A.T @ Q + (sparsity * sums + _TINY)))
+
+
+def _sum(values: FloatArray, axis: int | None = None) -> Any:
+    return np.sum(values, axis=axis, dtype=np.float64)
 
 
 def _normalise(W: FloatArray, H: FloatArray) -> None:
@@ -220,8 +237,8 @@ def _stft(sample_rate_hz: int) -> Stft:
 
 
 def _random_start(shape: tuple[int, ...], rank: int, rng: np.random.Generator) -> Factors:
-    """Uniform positive factors of a spectrogram of mean 1 and this shape (n_bins, n_frames)."""
+    """Uniform positive factors, in float32, of a spectrogram of mean 1 and this shape (n_bins, n_frames)."""
     n_bins, n_frames = shape
     W, H = rng.uniform(0.1, 1.0, (n_bins, rank)), rng.uniform(0.1, 1.0, (rank, n_frames))
     W /= W.sum(axis=0)
-    return Factors(W, H * (n_bins / rank))
+    return Factors(W.astype(np.float32), (H * (n_bins / rank)).astype(np.float32))
