@@ -25,6 +25,7 @@ so the cost never rises. (A penalty on H alone would make W's scaling raise it.)
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -44,6 +45,10 @@ FRAME_S = 0.064
 
 FLOOR = 1e-6
 """Added to a spectrogram, relative to its mean, so that digital silence has a logarithm."""
+
+N_THREADS = 2
+PIECE_BINS = 64
+"""Bins worked on at a time: few enough to stay in the processor's cache."""
 
 _TINY = 1e-30
 
@@ -136,7 +141,7 @@ class Nmf:
     def _spectrogram(self, magnitudes: FloatArray) -> FloatArray:
         """What is factorised: magnitudes or powers, of mean 1, above 0; in single precision, for speed."""
         spectrogram = magnitudes if self.divergence == "kl" else magnitudes**2
-        return (spectrogram / (np.mean(spectrogram) + _TINY) + FLOOR).astype(np.float32)
+        return (spectrogram / (np.mean(spectrogram) + _TINY) + FLOOR).astype(np.float32, order="C")
 
     def _factorise(self, spectrogram: FloatArray, start: Factors, n_held: int = 0) -> Factors:
         return factorise(
@@ -160,57 +165,70 @@ def factorise(
     """
     W, H = start.dictionary.copy(), start.activations.copy()
     W_free, H_free = W[:, n_held:], H[n_held:]
-    model = _Model(spectrogram, divergence, sparsity)
-    model.set(W, H)
-    costs = [model.cost(W, H)]
-    for _ in range(n_iterations):
-        H *= _gain(W, model.P, model.Q, sparsity)
-        if n_held < W.shape[1]:
-            model.set(W, H)
-            Q = None if model.Q is None else model.Q.T
-            W_free *= _gain(H_free.T, model.P.T, Q, sparsity).T
-            _normalise(W_free, H_free)
+    with ThreadPoolExecutor(N_THREADS) as pool:
+        model = _Model(spectrogram, divergence, sparsity, pool)
         model.set(W, H)
-        costs.append(model.cost(W, H))
+        costs = [model.cost(W, H)]
+        for _ in range(n_iterations):
+            H *= _gain(W, model.P, model.Q, sparsity)
+            if n_held < W.shape[1]:
+                model.set(W, H)
+                Q = None if model.Q is None else model.Q.T
+                W_free *= _gain(H_free.T, model.P.T, Q, sparsity).T
+                _normalise(W_free, H_free)
+            model.set(W, H)
+            costs.append(model.cost(W, H))
     return Factors(W, H, costs)
 
 
 class _Model:
     """V = W H of a spectrogram X, with P and Q of the updates (Q None for 1), each (n_bins, n_frames).
 
-    All in the precision of X and in buffers of its own; costs in double precision.
+    All in the precision of X and in buffers of its own; costs in double precision. What goes value by value
+    is done by threads, a few bins at a time.
     """
 
-    def __init__(self, X: FloatArray, divergence: Divergence, sparsity: float) -> None:
-        self.X, self.sparsity = X, sparsity
-        self.smallest = _SMALLEST[X.dtype.name]
+    def __init__(
+        self, X: FloatArray, divergence: Divergence, sparsity: float, pool: ThreadPoolExecutor
+    ) -> None:
+        self.X, self.sparsity, self._pool = X, sparsity, pool
+        self._smallest = _SMALLEST[X.dtype.name]
         self.V, self.P, self._scratch = np.empty_like(X), np.empty_like(X), np.empty_like(X)
         self.Q = np.empty_like(X) if divergence == "is" else None
+        self._pieces = [slice(first, first + PIECE_BINS) for first in range(0, len(X), PIECE_BINS)]
         exact = X.astype(np.float64)
         self._of_X = float(np.sum(xlogy(exact, exact) - exact if divergence == "kl" else -np.log(exact) - 1))
         """What X alone adds to the divergence."""
 
     def set(self, W: FloatArray, H: FloatArray) -> None:
         np.matmul(W, H, out=self.V)
-        # kept from 0, by which it would be divided where both have died out
-        np.maximum(self.V, self.smallest, out=self.V)
-        if self.Q is None:
-            np.divide(self.X, self.V, out=self.P)
-        else:
-            np.reciprocal(self.V, out=self.Q)
-            np.multiply(self.X, self.Q, out=self.P)
-            self.P *= self.Q
+        list(self._pool.map(self._divide, self._pieces))
 
     def cost(self, W: FloatArray, H: FloatArray) -> float:
         """D(X, V) + α Σ_k ‖W_k‖₁ ‖H_k‖₁."""
-        log_V = np.log(self.V, out=self._scratch)
+        penalty = self.sparsity * float(np.dot(_sum(W, axis=0), _sum(H, axis=1)))
+        return self._of_X + sum(self._pool.map(self._divergence, self._pieces)) + penalty
+
+    def _divide(self, bins: slice) -> None:
+        X, V, P = self.X[bins], self.V[bins], self.P[bins]
+        # kept from 0, by which it would be divided where both have died out
+        np.maximum(V, self._smallest, out=V)
         if self.Q is None:
-            log_V *= self.X
-            of_V = _sum(self.V) - _sum(log_V)
+            np.divide(X, V, out=P)
         else:
-            of_V = _sum(log_V)
-            of_V += _sum(np.multiply(self.P, self.V, out=self._scratch))
-        return self._of_X + of_V + self.sparsity * float(np.dot(_sum(W, axis=0), _sum(H, axis=1)))
+            Q = np.reciprocal(V, out=self.Q[bins])
+            np.multiply(X, Q, out=P)
+            P *= Q
+
+    def _divergence(self, bins: slice) -> float:
+        """What depends on V in these bins."""
+        X, V, P, scratch = self.X[bins], self.V[bins], self.P[bins], self._scratch[bins]
+        log_V = np.log(V, out=scratch)
+        if self.Q is None:
+            log_V *= X
+            return float(_sum(V) - _sum(log_V))
+        sum_of_logs = _sum(log_V)
+        return float(sum_of_logs + _sum(np.multiply(P, V, out=scratch)))
 
 
 def _gain(A: FloatArray, P: FloatArray, Q: FloatArray | None, sparsity: float) -> FloatArray:
