@@ -97,46 +97,50 @@ class Nmf:
         if not 0 <= self.sparsity < np.inf:
             raise BadInputError(f"The sparsity is {self.sparsity:g}: choose 0 or more, as a rule up to 1.")
 
+    def __call__(self, x: FloatArray, d: FloatArray, sample_rate_hz: int) -> FloatArray:
+        return self.fitted(x, d, sample_rate_hz)[0]
+
     def learnt_from(self, playback_only: FloatArray, sample_rate_hz: int) -> Nmf:
         """The same with W_p from a recording (n_samples,) of the playback alone, in the same room."""
         spectrogram = _stft(sample_rate_hz).forward(np.asarray(playback_only, np.float64))
-        return replace(self, learnt=self.trained(np.abs(spectrogram).T))
+        return replace(self, learnt=self.trained(np.abs(spectrogram).T).dictionary)
 
-    def __call__(self, x: FloatArray, d: FloatArray, sample_rate_hz: int) -> FloatArray:
+    def fitted(
+        self, x: FloatArray, d: FloatArray, sample_rate_hz: int
+    ) -> tuple[FloatArray, dict[str, list[float]]]:
+        """Near end (n_samples,), and the costs per cell of the spectrogram at the start and after each
+        iteration: of the training on the reference, unless W_p was learnt before, and of the separation."""
         if not np.any(x) or not np.any(d):
-            return d.copy()
+            return d.copy(), {}
+        costs = {}
         stft = _stft(sample_rate_hz)
         recording = stft.forward(np.asarray(d, np.float64))
         heard = np.abs(recording)
         dictionary = self.learnt
         if dictionary is None:
             played = np.abs(stft.forward(np.asarray(x, np.float64)))
-            dictionary = self.trained((magnitude_gain(played, heard) * played).T)
-        playback_mask, _ = self.masks(heard.T, dictionary)
+            training = self.trained((magnitude_gain(played, heard) * played).T)
+            dictionary = training.dictionary
+            costs["training_costs"] = [cost / heard.size for cost in training.costs]
+        factors = self.separated(heard.T, dictionary)
+        costs["costs"] = [cost / heard.size for cost in factors.costs]
+        playback_mask, _ = masks(factors, dictionary.shape[1])
         removed = stft.inverse(playback_mask.T * recording, len(d))
-        return (d - removed).astype(d.dtype)
+        return (d - removed).astype(d.dtype), costs
 
-    def trained(self, magnitudes: FloatArray) -> FloatArray:
-        """W_p (n_bins, rank_playback) of the playback's magnitudes (n_bins, n_frames)."""
+    def trained(self, magnitudes: FloatArray) -> Factors:
+        """W_p (n_bins, rank_playback) and its activations, of the playback's magnitudes (n_bins, n_frames)."""
         spectrogram = self._spectrogram(magnitudes)
         start = _random_start(spectrogram.shape, self.rank_playback, np.random.default_rng(0))
-        return self._factorise(spectrogram, start).dictionary
+        return self._factorise(spectrogram, start)
 
-    def masks(self, magnitudes: FloatArray, dictionary: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Wiener masks of the playback and of the rest, which add up to 1, each (n_bins, n_frames).
-
-        magnitudes (n_bins, n_frames) of the recording; dictionary: W_p as `trained` returns it.
-        """
+    def separated(self, magnitudes: FloatArray, dictionary: FloatArray) -> Factors:
+        """[W_p, W_s] and H of the recording's magnitudes (n_bins, n_frames), with W_p = dictionary held."""
         spectrogram = self._spectrogram(magnitudes)
         n_held = dictionary.shape[1]
         start = _random_start(spectrogram.shape, n_held + self.rank_rest, np.random.default_rng(1))
         start.dictionary[:, :n_held] = dictionary
-        factors = self._factorise(spectrogram, start, n_held)
-        W, H = factors.dictionary.astype(np.float64), factors.activations.astype(np.float64)
-        playback, rest = W[:, :n_held] @ H[:n_held], W[:, n_held:] @ H[n_held:]
-        # where both have died out there is nothing to take away
-        share = np.divide(playback, playback + rest, out=np.zeros_like(rest), where=playback + rest > 0)
-        return share, 1 - share
+        return self._factorise(spectrogram, start, n_held)
 
     def _spectrogram(self, magnitudes: FloatArray) -> FloatArray:
         """What is factorised: magnitudes or powers, of mean 1, above 0; in single precision, for speed."""
@@ -147,6 +151,15 @@ class Nmf:
         return factorise(
             spectrogram, start, self.divergence, self.n_iterations, sparsity=self.sparsity, n_held=n_held
         )
+
+
+def masks(factors: Factors, rank_playback: int) -> tuple[FloatArray, FloatArray]:
+    """Wiener masks of the playback, the first columns, and of the rest: each (n_bins, n_frames), together 1."""
+    W, H = factors.dictionary.astype(np.float64), factors.activations.astype(np.float64)
+    playback, rest = W[:, :rank_playback] @ H[:rank_playback], W[:, rank_playback:] @ H[rank_playback:]
+    # where both have died out there is nothing to take away
+    share = np.divide(playback, playback + rest, out=np.zeros_like(rest), where=playback + rest > 0)
+    return share, 1 - share
 
 
 def factorise(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -21,13 +22,17 @@ Cleaner = Callable[[Case, str], Outcome]
 
 
 def clean_files(case: Case, method: str) -> Outcome:
-    """From file to file through the public function."""
+    """From file to file through the public function. method: with its settings, as "nmf n_iterations=9"."""
+    method, *words = method.split()
+    settings = {name: json.loads(value) for name, value in (word.split("=") for word in words)}
     exit_code, drift_ppm, note = 0, None, ""
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "near_end.wav"
         started = time.perf_counter()
         try:
-            result = unplay.clean(case.reference_path, case.recording_path, target, method=method)
+            result = unplay.clean(
+                case.reference_path, case.recording_path, target, method=method, settings=settings
+            )
             drift_ppm = result.alignment.drift_ppm
             note = named(stage["name"] for stage in result.stages if stage["used"])
         except UnplayError as error:
