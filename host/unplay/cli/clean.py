@@ -65,7 +65,7 @@ def clean(
         float | None, typer.Option(metavar="SECONDS", help="pursuit: latest echo looked for. [0.256]")
     ] = None,
     weighted: Annotated[
-        bool | None, typer.Option("--weighted", help="pursuit: weigh with the talker's spectrum.")
+        bool | None, typer.Option("--weighted", help="pursuit: beyond the textbook; the talker's spectrum as weight: deeper.")
     ] = None,
     orthogonal: Annotated[
         bool | None, typer.Option("--orthogonal", help="pursuit: refit what was chosen.")
