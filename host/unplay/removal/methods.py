@@ -40,6 +40,8 @@ def method_named(name: str, settings: Mapping[str, Any] | None = None) -> Method
     if name == "nmf":
         playback_only, rate_hz = values.pop("playback_only", None), values.pop("sample_rate_hz", 0)
         nmf = Nmf(**values)
-        return Method(name, (nmf if playback_only is None else nmf.learnt_from(playback_only, rate_hz)).fitted)
+        return Method(
+            name, (nmf if playback_only is None else nmf.learnt_from(playback_only, rate_hz)).fitted
+        )
     take_out = Pursuit(**values) if name == "pursuit" else baselines.METHODS[name]
     return Method(name, lambda x, d, sample_rate_hz: (take_out(x, d, sample_rate_hz), {}))

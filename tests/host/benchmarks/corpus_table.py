@@ -63,7 +63,9 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--cases", default="*", metavar="GLOB", help="names of cases, as in 'drift_*,agc'")
-    parser.add_argument("--method", default="auto", help="as of `unplay clean`; with settings as in 'nmf divergence=is'")
+    parser.add_argument(
+        "--method", default="auto", help="as of `unplay clean`; with settings as in 'nmf divergence=is'"
+    )
     parser.add_argument(
         "--stage",
         default="files",

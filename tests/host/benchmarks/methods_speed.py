@@ -96,7 +96,9 @@ def scikit_learn(X: np.ndarray, start: Factors, divergence: Divergence) -> None:
 
 def best_in_turns(*runs: Callable[[], object]) -> list[float]:
     """Seconds of each, the best of N_RUNS, so that whatever else the machine does hits all alike."""
-    return [min(seconds) for seconds in zip(*([seconds_of(r) for r in runs] for _ in range(N_RUNS)), strict=True)]
+    return [
+        min(seconds) for seconds in zip(*([seconds_of(r) for r in runs] for _ in range(N_RUNS)), strict=True)
+    ]
 
 
 def seconds_of(run: Callable[[], object]) -> float:
