@@ -129,7 +129,7 @@ class Nmf:
         return (d - removed).astype(d.dtype), costs
 
     def trained(self, magnitudes: FloatArray) -> Factors:
-        """W_p (n_bins, rank_playback) and its activations, of the playback's magnitudes (n_bins, n_frames)."""
+        """W_p (n_bins, rank_playback), and H, of the playback's magnitudes (n_bins, n_frames)."""
         spectrogram = self._spectrogram(magnitudes)
         start = _random_start(spectrogram.shape, self.rank_playback, np.random.default_rng(0))
         return self._factorise(spectrogram, start)
@@ -154,7 +154,7 @@ class Nmf:
 
 
 def masks(factors: Factors, rank_playback: int) -> tuple[FloatArray, FloatArray]:
-    """Wiener masks of the playback, the first columns, and of the rest: each (n_bins, n_frames), together 1."""
+    """Wiener masks of the playback, the first columns, and of the rest, (n_bins, n_frames), together 1."""
     W, H = factors.dictionary.astype(np.float64), factors.activations.astype(np.float64)
     playback, rest = W[:, :rank_playback] @ H[:rank_playback], W[:, rank_playback:] @ H[rank_playback:]
     # where both have died out there is nothing to take away
