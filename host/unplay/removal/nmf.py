@@ -32,6 +32,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import xlogy
+from threadpoolctl import threadpool_limits
 
 from unplay.errors import BadInputError
 from unplay.removal.baselines import magnitude_gain
@@ -178,7 +179,8 @@ def factorise(
     """
     W, H = start.dictionary.copy(), start.activations.copy()
     W_free, H_free = W[:, n_held:], H[n_held:]
-    with ThreadPoolExecutor(N_THREADS) as pool:
+    # threads of BLAS wait for each other by spinning, which on a busy machine takes ten times as long
+    with ThreadPoolExecutor(N_THREADS) as pool, threadpool_limits(1, "blas"):
         model = _Model(spectrogram, divergence, sparsity, pool)
         model.set(W, H)
         costs = [model.cost(W, H)]
@@ -197,8 +199,8 @@ def factorise(
 class _Model:
     """V = W H of a spectrogram X, with P and Q of the updates (Q None for 1), each (n_bins, n_frames).
 
-    All in the precision of X and in buffers of its own; costs in double precision. What goes value by value
-    is done by threads, a few bins at a time.
+    All in the precision of X and in buffers of its own; costs in double precision. Done by threads, a few
+    bins at a time.
     """
 
     def __init__(
@@ -214,16 +216,16 @@ class _Model:
         """What X alone adds to the divergence."""
 
     def set(self, W: FloatArray, H: FloatArray) -> None:
-        np.matmul(W, H, out=self.V)
-        list(self._pool.map(self._divide, self._pieces))
+        list(self._pool.map(lambda bins: self._set(bins, W, H), self._pieces))
 
     def cost(self, W: FloatArray, H: FloatArray) -> float:
         """D(X, V) + α Σ_k ‖W_k‖₁ ‖H_k‖₁."""
         penalty = self.sparsity * float(np.dot(_sum(W, axis=0), _sum(H, axis=1)))
         return self._of_X + sum(self._pool.map(self._divergence, self._pieces)) + penalty
 
-    def _divide(self, bins: slice) -> None:
+    def _set(self, bins: slice, W: FloatArray, H: FloatArray) -> None:
         X, V, P = self.X[bins], self.V[bins], self.P[bins]
+        np.matmul(W[bins], H, out=V)
         # kept from 0, by which it would be divided where both have died out
         np.maximum(V, self._smallest, out=V)
         if self.Q is None:
