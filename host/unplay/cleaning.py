@@ -507,6 +507,7 @@ class _Cleaner:
                 "used": stage.used,
                 "effect_db": _number(stage.effect_db),
                 "reason": stage.reason,
+                **{name: [_number(value) for value in values] for name, values in stage.figures.items()},
             }
             for stage in removal.stages
         ]

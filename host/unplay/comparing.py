@@ -73,8 +73,12 @@ ENTRIES = (
     Entry("spectral", "magnitudes only: where both sound, the talker goes with the music"),
     Entry("fir", "one path of 0.26 s for the whole file", warp=False),
     Entry("fir", "one path of 0.26 s for the whole file"),
-    Entry("pursuit", "the strongest reflections, paths that fade into each other every 2 s"),
-    Entry("pursuit", "the same, the talker's spectrum as weight", (("weighted", True),)),
+    Entry("pursuit", "the strongest reflections, paths that fade into each other every 3 s"),
+    Entry(
+        "pursuit",
+        "reflections and paths as in pursuit, the talker's spectrum as weight",
+        (("weighted", True),),
+    ),
     Entry("nmf", "patterns of magnitudes: what sounds like the music goes with it"),
     Entry("nmf", "patterns of powers: what sounds like the music goes with it", (("divergence", "is"),)),
     Entry("auto", "what helps by evidence"),
@@ -215,7 +219,9 @@ class _Scorer:
         ]
         self.with_aecmos = truth is None and not absent
         if truth is None and absent:
-            self.notes.append(f"AECMOS needs {', '.join(absent)}: `pip install 'unplay[bench]'` brings them.")
+            self.notes.append(
+                f"AECMOS needs {', '.join(absent)}: `pip install 'unplay[bench]'` brings all it needs."
+            )
 
     def row(self, name: str, output: Signal, reason: str, seconds: float | None = None) -> Row:
         if self.truth is not None:

@@ -144,6 +144,10 @@ def test_methods_with_settings(settings: tuple[str, ...], recorded: Scene, unpla
     )
     # to one step of 16 bits
     assert np.max(np.abs(near_end + removed - recording)) <= 1
+    if settings[0] == "nmf":
+        # at the start and after each iteration, in every block; with a dictionary given none is trained
+        assert all(len(stage["costs"]) == 6 for stage in log["stages"])
+        assert all(("training_costs" in stage) != ("--playback-only" in settings) for stage in log["stages"])
     assert np.sum(near_end**2) < 0.5 * np.sum(recording**2)
     before = Path("recording_near_end.wav").read_bytes()
     assert unplay_run(*shlex.split(log["command"])[1:]).code == 0

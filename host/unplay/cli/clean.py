@@ -59,13 +59,16 @@ def clean(
     ] = True,
     segment: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="pursuit: short follows movement, long rejects the talker. [4]"),
+        typer.Option(metavar="SECONDS", help="pursuit: short follows movement, long rejects the talker. [6]"),
     ] = None,
     tail: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="pursuit: latest echo looked for. [0.256]")
     ] = None,
     weighted: Annotated[
-        bool | None, typer.Option("--weighted", help="pursuit: weigh with the talker's spectrum.")
+        bool | None,
+        typer.Option(
+            "--weighted", help="pursuit: beyond the textbook; the talker's spectrum as weight: deeper."
+        ),
     ] = None,
     orthogonal: Annotated[
         bool | None, typer.Option("--orthogonal", help="pursuit: refit what was chosen.")

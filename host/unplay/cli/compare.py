@@ -84,9 +84,9 @@ def print_comparison(comparison: Comparison) -> None:
         print(BLIND_FIGURES, end="\n\n")
     print(
         f"The reference begins {comparison.delay_s:+.3f} s into the recording, its clock "
-        f"{comparison.drift_ppm:+.2f} ppm fast."
+        f"{abs(comparison.drift_ppm):.2f} ppm {'slow' if comparison.drift_ppm < 0 else 'fast'}."
     )
-    for row in comparison.rows:
+    for row in comparison.rows[1:]:
         print(f"{row.name}: {row.reason}")
     for note in comparison.notes:
         print(note)

@@ -39,6 +39,12 @@ def print_result(result: Result) -> None:
         print(f"wrote what was taken out to {result.removed}")
 
 
+COSTS = {
+    "training_costs": "training, cost per value before the first iteration",
+    "costs": "separation, cost per value before the first iteration",
+}
+
+
 def print_decisions(result: Result) -> None:
     """The stages that the plan weighed, one a line, on stderr."""
     print(result.alignment.reason, file=sys.stderr)
@@ -47,6 +53,10 @@ def print_decisions(result: Result) -> None:
         where = f"{stage['start_s']:.1f} to {stage['stop_s']:.1f} s, channel {stage['channel'] + 1}"
         decision = "used" if stage["used"] else "refused"
         print(f"{where}: {stage['name']} {decision}{effect_db}: {stage['reason']}", file=sys.stderr)
+        for name, text in COSTS.items():
+            if name in stage:
+                costs = stage[name]
+                print(f"  {text}: {costs[0]:.4g}, after {len(costs) - 1}: {costs[-1]:.4g}", file=sys.stderr)
 
 
 def print_warnings(result: Result) -> None:

@@ -8,6 +8,7 @@ to the reference loses there. Up to `TRIAL_RATE_HZ` is enough to tell, and quick
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -62,12 +63,14 @@ N_THREADS = 2
 
 @dataclass(frozen=True)
 class StageDecision:
-    """A stage that was weighed. effect_db: its measured gain on stretches left out of its fit."""
+    """A stage that was weighed. effect_db: its measured gain on stretches left out of its fit. figures: what
+    else is known of how it went, lists of numbers by name."""
 
     name: str
     used: bool
     effect_db: float
     reason: str
+    figures: Mapping[str, list[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

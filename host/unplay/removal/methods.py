@@ -14,14 +14,16 @@ from unplay.removal.nmf import Nmf
 from unplay.removal.pursuit import Pursuit
 
 FloatArray = NDArray[np.floating]
+Figures = dict[str, list[float]]
 
 
 @dataclass(frozen=True)
 class Method:
-    """take_out: x (n_samples,), d (n_samples,), sample rate → near end, as the functions of `baselines`."""
+    """take_out: x (n_samples,), d (n_samples,), sample rate → near end (n_samples,), as the functions of
+    `baselines`, and what is known of how it went: lists of numbers by name, or nothing."""
 
     name: str
-    take_out: Callable[[FloatArray, FloatArray, int], FloatArray]
+    take_out: Callable[[FloatArray, FloatArray, int], tuple[FloatArray, Figures]]
 
 
 WITH_SETTINGS = ("pursuit", "nmf")
@@ -32,13 +34,14 @@ def method_named(name: str, settings: Mapping[str, Any] | None = None) -> Method
     """The method of this name, one of NAMES, with its settings: the fields of `Pursuit` or `Nmf`.
 
     `nmf` also takes playback_only (n_samples,), a recording of the playback alone, and its
-    sample_rate_hz. Raises BadInputError for a setting out of range.
+    sample_rate_hz; its figures are the costs. Raises BadInputError for a setting out of range.
     """
     values = dict(settings or {})
-    if name == "pursuit":
-        return Method(name, Pursuit(**values))
     if name == "nmf":
         playback_only, rate_hz = values.pop("playback_only", None), values.pop("sample_rate_hz", 0)
         nmf = Nmf(**values)
-        return Method(name, nmf if playback_only is None else nmf.learnt_from(playback_only, rate_hz))
-    return Method(name, baselines.METHODS[name])
+        return Method(
+            name, (nmf if playback_only is None else nmf.learnt_from(playback_only, rate_hz)).fitted
+        )
+    take_out = Pursuit(**values) if name == "pursuit" else baselines.METHODS[name]
+    return Method(name, lambda x, d, sample_rate_hz: (take_out(x, d, sample_rate_hz), {}))

@@ -25,12 +25,14 @@ so the cost never rises. (A penalty on H alone would make W's scaling raise it.)
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import xlogy
+from threadpoolctl import threadpool_limits
 
 from unplay.errors import BadInputError
 from unplay.removal.baselines import magnitude_gain
@@ -45,10 +47,14 @@ FRAME_S = 0.064
 FLOOR = 1e-6
 """Added to a spectrogram, relative to its mean, so that digital silence has a logarithm."""
 
+N_THREADS = 2
+PIECE_BINS = 64
+"""Bins worked on at a time: few enough to stay in the processor's cache."""
+
 _TINY = 1e-30
 
-_SMALLEST = 1e-75
-"""Of a model's values: its square is still a number."""
+_SMALLEST = {"float64": 1e-75, "float32": 1e-14}
+"""Of a model's values: P with the least of them still is a number."""
 
 
 @dataclass
@@ -92,56 +98,69 @@ class Nmf:
         if not 0 <= self.sparsity < np.inf:
             raise BadInputError(f"The sparsity is {self.sparsity:g}: choose 0 or more, as a rule up to 1.")
 
+    def __call__(self, x: FloatArray, d: FloatArray, sample_rate_hz: int) -> FloatArray:
+        return self.fitted(x, d, sample_rate_hz)[0]
+
     def learnt_from(self, playback_only: FloatArray, sample_rate_hz: int) -> Nmf:
         """The same with W_p from a recording (n_samples,) of the playback alone, in the same room."""
         spectrogram = _stft(sample_rate_hz).forward(np.asarray(playback_only, np.float64))
-        return replace(self, learnt=self.trained(np.abs(spectrogram).T))
+        return replace(self, learnt=self.trained(np.abs(spectrogram).T).dictionary)
 
-    def __call__(self, x: FloatArray, d: FloatArray, sample_rate_hz: int) -> FloatArray:
+    def fitted(
+        self, x: FloatArray, d: FloatArray, sample_rate_hz: int
+    ) -> tuple[FloatArray, dict[str, list[float]]]:
+        """Near end (n_samples,), and the costs per cell of the spectrogram at the start and after each
+        iteration: of the training on the reference, unless W_p was learnt before, and of the separation."""
         if not np.any(x) or not np.any(d):
-            return d.copy()
+            return d.copy(), {}
+        costs = {}
         stft = _stft(sample_rate_hz)
         recording = stft.forward(np.asarray(d, np.float64))
         heard = np.abs(recording)
         dictionary = self.learnt
         if dictionary is None:
             played = np.abs(stft.forward(np.asarray(x, np.float64)))
-            dictionary = self.trained((magnitude_gain(played, heard) * played).T)
-        playback_mask, _ = self.masks(heard.T, dictionary)
+            training = self.trained((magnitude_gain(played, heard) * played).T)
+            dictionary = training.dictionary
+            costs["training_costs"] = [cost / heard.size for cost in training.costs]
+        factors = self.separated(heard.T, dictionary)
+        costs["costs"] = [cost / heard.size for cost in factors.costs]
+        playback_mask, _ = masks(factors, dictionary.shape[1])
         removed = stft.inverse(playback_mask.T * recording, len(d))
-        return (d - removed).astype(d.dtype)
+        return (d - removed).astype(d.dtype), costs
 
-    def trained(self, magnitudes: FloatArray) -> FloatArray:
-        """W_p (n_bins, rank_playback) of the playback's magnitudes (n_bins, n_frames)."""
+    def trained(self, magnitudes: FloatArray) -> Factors:
+        """W_p (n_bins, rank_playback), and H, of the playback's magnitudes (n_bins, n_frames)."""
         spectrogram = self._spectrogram(magnitudes)
         start = _random_start(spectrogram.shape, self.rank_playback, np.random.default_rng(0))
-        return self._factorise(spectrogram, start).dictionary
+        return self._factorise(spectrogram, start)
 
-    def masks(self, magnitudes: FloatArray, dictionary: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Wiener masks of the playback and of the rest, which add up to 1, each (n_bins, n_frames).
-
-        magnitudes (n_bins, n_frames) of the recording; dictionary: W_p as `trained` returns it.
-        """
+    def separated(self, magnitudes: FloatArray, dictionary: FloatArray) -> Factors:
+        """[W_p, W_s] and H of the recording's magnitudes (n_bins, n_frames), with W_p = dictionary held."""
         spectrogram = self._spectrogram(magnitudes)
         n_held = dictionary.shape[1]
         start = _random_start(spectrogram.shape, n_held + self.rank_rest, np.random.default_rng(1))
         start.dictionary[:, :n_held] = dictionary
-        factors = self._factorise(spectrogram, start, n_held)
-        W, H = factors.dictionary, factors.activations
-        playback, rest = W[:, :n_held] @ H[:n_held], W[:, n_held:] @ H[n_held:]
-        # where both have died out there is nothing to take away
-        share = np.divide(playback, playback + rest, out=np.zeros_like(rest), where=playback + rest > 0)
-        return share, 1 - share
+        return self._factorise(spectrogram, start, n_held)
 
     def _spectrogram(self, magnitudes: FloatArray) -> FloatArray:
-        """What is factorised: magnitudes or powers, of mean 1, above 0."""
+        """What is factorised: magnitudes or powers, of mean 1, above 0; in single precision, for speed."""
         spectrogram = magnitudes if self.divergence == "kl" else magnitudes**2
-        return spectrogram / (np.mean(spectrogram) + _TINY) + FLOOR
+        return (spectrogram / (np.mean(spectrogram) + _TINY) + FLOOR).astype(np.float32, order="C")
 
     def _factorise(self, spectrogram: FloatArray, start: Factors, n_held: int = 0) -> Factors:
         return factorise(
             spectrogram, start, self.divergence, self.n_iterations, sparsity=self.sparsity, n_held=n_held
         )
+
+
+def masks(factors: Factors, rank_playback: int) -> tuple[FloatArray, FloatArray]:
+    """Wiener masks of the playback, the first columns, and of the rest, (n_bins, n_frames), together 1."""
+    W, H = factors.dictionary.astype(np.float64), factors.activations.astype(np.float64)
+    playback, rest = W[:, :rank_playback] @ H[:rank_playback], W[:, rank_playback:] @ H[rank_playback:]
+    # where both have died out there is nothing to take away
+    share = np.divide(playback, playback + rest, out=np.zeros_like(rest), where=playback + rest > 0)
+    return share, 1 - share
 
 
 def factorise(
@@ -155,57 +174,88 @@ def factorise(
 ) -> Factors:
     """Multiplicative updates from `start`, H first, as in the module's description.
 
-    spectrogram X (n_bins, n_frames) ≥ 0, for "is" > 0. sparsity: α ≥ 0. The first n_held columns of the
-    dictionary stay as they are.
+    spectrogram X (n_bins, n_frames) ≥ 0, for "is" > 0, in float64 or float32; start in the same. sparsity:
+    α ≥ 0. The first n_held columns of the dictionary stay as they are.
     """
-    X = spectrogram
     W, H = start.dictionary.copy(), start.activations.copy()
     W_free, H_free = W[:, n_held:], H[n_held:]
-    cost = _Cost(X, divergence, sparsity)
-    V = _product(W, H)
-    costs = [cost(V, W, H)]
-    for _ in range(n_iterations):
-        H *= _gain(W.T, X, V, divergence, sparsity)
-        if n_held < W.shape[1]:
-            W_free *= _gain(H_free, X.T, _product(W, H).T, divergence, sparsity).T
-            _normalise(W_free, H_free)
-        V = _product(W, H)
-        costs.append(cost(V, W, H))
+    # threads of BLAS wait for each other by spinning, which on a busy machine takes ten times as long
+    with ThreadPoolExecutor(N_THREADS) as pool, threadpool_limits(1, "blas"):
+        model = _Model(spectrogram, divergence, sparsity, pool)
+        model.set(W, H)
+        costs = [model.cost(W, H)]
+        for _ in range(n_iterations):
+            H *= _gain(W, model.P, model.Q, sparsity)
+            if n_held < W.shape[1]:
+                model.set(W, H)
+                Q = None if model.Q is None else model.Q.T
+                W_free *= _gain(H_free.T, model.P.T, Q, sparsity).T
+                _normalise(W_free, H_free)
+            model.set(W, H)
+            costs.append(model.cost(W, H))
     return Factors(W, H, costs)
 
 
-def _gain(A: FloatArray, X: FloatArray, V: FloatArray, divergence: Divergence, sparsity: float) -> FloatArray:
-    """What multiplies B (rank, n) in the model V = Aᵀ B of X (m, n). A (rank, m); the result (rank, n)."""
-    penalty = sparsity * A.sum(axis=1, keepdims=True) + _TINY
-    if divergence == "kl":
-        return (A @ (X / V)) / (A.sum(axis=1, keepdims=True) + penalty)
-    inverse = 1 / V
-    denominator = A @ inverse + penalty
-    inverse *= inverse
-    inverse *= X
-    return np.sqrt((A @ inverse) / denominator)
+class _Model:
+    """V = W H of a spectrogram X, with P and Q of the updates (Q None for 1), each (n_bins, n_frames).
 
+    All in the precision of X and in buffers of its own; costs in double precision. Done by threads, a few
+    bins at a time.
+    """
 
-class _Cost:
-    """D(X, V) + α Σ_k ‖W_k‖₁ ‖H_k‖₁; what X alone adds to it is worked out once."""
+    def __init__(
+        self, X: FloatArray, divergence: Divergence, sparsity: float, pool: ThreadPoolExecutor
+    ) -> None:
+        self.X, self.sparsity, self._pool = X, sparsity, pool
+        self._smallest = _SMALLEST[X.dtype.name]
+        self.V, self.P, self._scratch = np.empty_like(X), np.empty_like(X), np.empty_like(X)
+        self.Q = np.empty_like(X) if divergence == "is" else None
+        self._pieces = [slice(first, first + PIECE_BINS) for first in range(0, len(X), PIECE_BINS)]
+        exact = X.astype(np.float64)
+        self._of_X = float(np.sum(xlogy(exact, exact) - exact if divergence == "kl" else -np.log(exact) - 1))
+        """What X alone adds to the divergence."""
 
-    def __init__(self, X: FloatArray, divergence: Divergence, sparsity: float) -> None:
-        self.X, self.divergence, self.sparsity = X, divergence, sparsity
-        self.constant = float(np.sum(xlogy(X, X) - X) if divergence == "kl" else -np.sum(np.log(X) + 1))
+    def set(self, W: FloatArray, H: FloatArray) -> None:
+        list(self._pool.map(lambda bins: self._set(bins, W, H), self._pieces))
 
-    def __call__(self, V: FloatArray, W: FloatArray, H: FloatArray) -> float:
-        log_V = np.log(V)
-        if self.divergence == "kl":
-            moving = float(np.sum(V)) - float(np.vdot(self.X, log_V))
+    def cost(self, W: FloatArray, H: FloatArray) -> float:
+        """D(X, V) + α Σ_k ‖W_k‖₁ ‖H_k‖₁."""
+        penalty = self.sparsity * float(np.dot(_sum(W, axis=0), _sum(H, axis=1)))
+        return self._of_X + sum(self._pool.map(self._divergence, self._pieces)) + penalty
+
+    def _set(self, bins: slice, W: FloatArray, H: FloatArray) -> None:
+        X, V, P = self.X[bins], self.V[bins], self.P[bins]
+        np.matmul(W[bins], H, out=V)
+        # kept from 0, by which it would be divided where both have died out
+        np.maximum(V, self._smallest, out=V)
+        if self.Q is None:
+            np.divide(X, V, out=P)
         else:
-            moving = float(np.sum(self.X / V)) + float(np.sum(log_V))
-        return self.constant + moving + self.sparsity * float(W.sum(axis=0) @ H.sum(axis=1))
+            Q = np.reciprocal(V, out=self.Q[bins])
+            np.multiply(X, Q, out=P)
+            P *= Q
+
+    def _divergence(self, bins: slice) -> float:
+        """What depends on V in these bins."""
+        X, V, P, scratch = self.X[bins], self.V[bins], self.P[bins], self._scratch[bins]
+        log_V = np.log(V, out=scratch)
+        if self.Q is None:
+            log_V *= X
+            return float(_sum(V) - _sum(log_V))
+        sum_of_logs = _sum(log_V)
+        return float(sum_of_logs + _sum(np.multiply(P, V, out=scratch)))
 
 
-def _product(W: FloatArray, H: FloatArray) -> FloatArray:
-    """W H, kept from 0, by which it would be divided where both have died out."""
-    V = W @ H
-    return np.maximum(V, _SMALLEST, out=V)
+def _gain(A: FloatArray, P: FloatArray, Q: FloatArray | None, sparsity: float) -> FloatArray:
+    """What multiplies B (rank, m) in the model V = A B (n, m). A (n, rank); P, Q (n, m), Q None for 1."""
+    sums = A.sum(axis=0)[:, None]
+    if Q is None:
+        return (A.T @ P) / ((1 + sparsity) * sums + _TINY)
+    return np.sqrt((A.T @ P) / (A.T @ Q + (sparsity * sums + _TINY)))
+
+
+def _sum(values: FloatArray, axis: int | None = None) -> Any:
+    return np.sum(values, axis=axis, dtype=np.float64)
 
 
 def _normalise(W: FloatArray, H: FloatArray) -> None:
@@ -220,8 +270,8 @@ def _stft(sample_rate_hz: int) -> Stft:
 
 
 def _random_start(shape: tuple[int, ...], rank: int, rng: np.random.Generator) -> Factors:
-    """Uniform positive factors of a spectrogram of mean 1 and this shape (n_bins, n_frames)."""
+    """Uniform positive factors, in float32, of a spectrogram of mean 1 and this shape (n_bins, n_frames)."""
     n_bins, n_frames = shape
     W, H = rng.uniform(0.1, 1.0, (n_bins, rank)), rng.uniform(0.1, 1.0, (rank, n_frames))
     W /= W.sum(axis=0)
-    return Factors(W, H * (n_bins / rank))
+    return Factors(W.astype(np.float32), (H * (n_bins / rank)).astype(np.float32))

@@ -70,8 +70,8 @@ def remove(
     x = np.asarray(reference, np.float64)
     if method != "auto":
         named = method_named(method) if isinstance(method, str) else method
-        near_end = named.take_out(x[len(x) - len(d) :], d, sample_rate_hz)
-        stage = StageDecision(named.name, True, _ratio_db(d, near_end), "asked for by name")
+        near_end, figures = named.take_out(x[len(x) - len(d) :], d, sample_rate_hz)
+        stage = StageDecision(named.name, True, _ratio_db(d, near_end), "asked for by name", figures)
         return Removal(_mixed(d, near_end, strength), (stage,), 1.0)
     # the echo path may begin before lag 0: its first samples are needed then
     n_missing = max(0, lead_samples(sample_rate_hz) - (len(x) - len(d)))

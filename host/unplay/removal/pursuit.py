@@ -48,7 +48,7 @@ PSD_SMOOTHING = (11, 3)
 """Frames and bins over which the near end's power is averaged: more than for the echo path, since what a
 pursuit takes of the near end is not known."""
 
-SEGMENT_S = 4.0
+SEGMENT_S = 6.0
 TAIL_S = 0.256
 
 SHORTEST_SEGMENT_S = 0.1

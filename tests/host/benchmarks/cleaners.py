@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from cases import Case, Signal, read_if_there
@@ -14,6 +16,7 @@ from scoring import NOT_FOUND, Outcome
 import unplay
 from unplay.errors import UnplayError
 from unplay.removal.alignment import align, aligned_reference
+from unplay.removal.methods import Method, method_named
 from unplay.removal.plan import Removal, remove
 from unplay.removal.warp import warp
 
@@ -22,12 +25,15 @@ Cleaner = Callable[[Case, str], Outcome]
 
 def clean_files(case: Case, method: str) -> Outcome:
     """From file to file through the public function."""
+    name, settings = name_and_settings(method)
     exit_code, drift_ppm, note = 0, None, ""
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "near_end.wav"
         started = time.perf_counter()
         try:
-            result = unplay.clean(case.reference_path, case.recording_path, target, method=method)
+            result = unplay.clean(
+                case.reference_path, case.recording_path, target, method=name, settings=settings
+            )
             drift_ppm = result.alignment.drift_ppm
             note = named(stage["name"] for stage in result.stages if stage["used"])
         except UnplayError as error:
@@ -43,15 +49,35 @@ def clean_arrays(case: Case, method: str) -> Outcome:
     if not alignment.found:
         return Outcome(None, time.perf_counter() - started, NOT_FOUND, note=alignment.reason)
     x = aligned_reference(case.reference, alignment, 0, len(case.recording))
-    removal = remove(x, case.recording, case.sample_rate_hz, method=method)
+    removal = remove(x, case.recording, case.sample_rate_hz, method=with_settings(method))
     return outcome_of(removal, time.perf_counter() - started, alignment.drift_ppm)
 
 
 def clean_with_true_alignment(case: Case, method: str) -> Outcome:
     """Removal alone: the reference is put where the case says that it was played."""
     started = time.perf_counter()
-    removal = remove(truly_aligned(case), case.recording, case.sample_rate_hz, method=method)
+    x = truly_aligned(case)
+    removal = remove(x, case.recording, case.sample_rate_hz, method=with_settings(method))
     return outcome_of(removal, time.perf_counter() - started)
+
+
+def name_and_settings(method: str) -> tuple[str, dict[str, Any]]:
+    """Of "nmf divergence=is n_iterations=50", for one."""
+    name, *words = method.split()
+    pairs = (word.partition("=")[::2] for word in words)
+    return name, {setting: value_of(text) for setting, text in pairs}
+
+
+def value_of(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def with_settings(method: str) -> Method | str:
+    name, settings = name_and_settings(method)
+    return method_named(name, settings) if settings else name
 
 
 def truly_aligned(case: Case) -> Signal:

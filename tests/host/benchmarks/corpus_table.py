@@ -37,7 +37,7 @@ import unplay
 
 def main() -> None:
     arguments = parse_arguments()
-    folders = [path for path in case_folders(corpus_folder()) if fnmatch(path.name, arguments.cases)]
+    folders = [path for path in case_folders(corpus_folder()) if asked_for(path.name, arguments.cases)]
     if not folders:
         sys.exit(f"No case matches {arguments.cases!r} in {corpus_folder()}; UNPLAY_CORPUS names its folder.")
     speexdsp, with_aecmos = available(why_no_speexdsp), available(why_no_aecmos)
@@ -62,8 +62,10 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--cases", default="*", metavar="GLOB", help="names of cases, as in 'drift_*'")
-    parser.add_argument("--method", default="auto", help="as of `unplay clean`")
+    parser.add_argument("--cases", default="*", metavar="GLOB", help="names of cases, as in 'drift_*,agc'")
+    parser.add_argument(
+        "--method", default="auto", help="as of `unplay clean`; with settings as in 'nmf divergence=is'"
+    )
     parser.add_argument(
         "--stage",
         default="files",
@@ -79,6 +81,10 @@ def parse_arguments() -> argparse.Namespace:
         "--markdown", type=Path, metavar="FILE", help="write the tables, with date and versions"
     )
     return parser.parse_args()
+
+
+def asked_for(name: str, globs: str) -> bool:
+    return any(fnmatch(name, glob) for glob in globs.split(","))
 
 
 def available(why_not: Callable[[], str | None]) -> bool:
