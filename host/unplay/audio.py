@@ -306,9 +306,14 @@ class AudioWriter:
         self._forget_time()
         self._sink.sync()
 
+    @property
+    def partial(self) -> Path:
+        """Where the file is until it is published."""
+        return self._sink.partial
+
     def sha256(self) -> str:
         """The SHA-256 of the finished file."""
-        return sha256_of(self._sink.partial)
+        return sha256_of(self.partial)
 
     def _forget_time(self) -> None:
         """Zero the time of writing that the PEAK chunk of a float WAV file holds."""

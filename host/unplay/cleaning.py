@@ -96,12 +96,13 @@ Progress = Callable[[str, float], None]
 class Result:
     """A recording that was cleaned.
 
-    near_end, removed: the files written. stages: one entry for each stage the plan weighed, as in the
+    near_end, removed, report: the files written. stages: one entry for each stage the plan weighed, as in the
     log. confidence: 0 to 1. warnings: sentences. log: all of it, as `--log` writes it.
     """
 
     near_end: Path
     removed: Path | None
+    report: Path | None
     alignment: Alignment
     stages: list[dict[str, Any]]
     confidence: float
@@ -132,6 +133,7 @@ def clean(
     near_end: str | Path | None = None,
     *,
     removed: str | Path | None = None,
+    report: str | Path | None = None,
     log: str | Path | None = None,
     method: str = "auto",
     settings: Mapping[str, Any] | None = None,
@@ -146,7 +148,8 @@ def clean(
     reference: what was played. recording: what was recorded, every channel of which is cleaned.
     near_end: where to write what is left (.wav or .flac); by default beside the recording, with
     `_near_end` after its name. removed: where to write what was taken out; both add up to the
-    recording. log: where to write the JSON log. method: one of METHODS. settings: of this method, named
+    recording. report: where to write the page that shows what was done (HTML). log: where to write the JSON
+    log. method: one of METHODS. settings: of this method, named
     as in OPTIONS. strength: 0 (leave the recording) to 1. warp=False leaves the drift of the two clocks
     alone. alignment: of these two files, as `align_files` returned it, to save finding it again.
     force=True writes over files.
@@ -158,6 +161,7 @@ def clean(
         Path(recording),
         _default_near_end(Path(recording)) if near_end is None else Path(near_end),
         Path(removed) if removed is not None else None,
+        Path(report) if report is not None else None,
         Path(log) if log is not None else None,
         method,
         dict(settings or {}),
@@ -236,6 +240,7 @@ class _Job:
     recording: Path
     near_end: Path
     removed: Path | None
+    report: Path | None
     log: Path | None
     method: str
     settings: dict[str, Any]
@@ -250,7 +255,7 @@ class _Job:
         if not 0 <= self.strength <= 1:
             raise BadInputError(f"The strength is {self.strength}, outside 0 to 1: choose one within.")
         self._check_settings()
-        outputs = [path for path in (self.near_end, self.removed, self.log) if path is not None]
+        outputs = [path for path in (self.near_end, self.removed, self.report, self.log) if path is not None]
         inputs = [self.reference, self.recording, *self.playback_only]
         for k, output in enumerate(outputs):
             if any(is_same_file(output, path) for path in inputs):
@@ -342,6 +347,7 @@ class _Job:
                 for name, path in paths.items()
                 if path is not None
             }
+            page_file = None if self.report is None else outputs.enter_context(WholeFile(self.report))
             alignment = self._find(recording, log)
             self._clean_blocks(recording, alignment, list(writers.values()), log)
             for writer in writers.values():
@@ -350,11 +356,28 @@ class _Job:
                 name: {"path": str(writer.path), "sha256": writer.sha256()}
                 for name, writer in writers.items()
             }
+            if page_file is not None:
+                self._write_page(page_file, log, writers["near_end"].partial)
             _write_log(log, log_file)
         self.progress("done", 1.0)
         return Result(
-            self.near_end, self.removed, alignment, log["stages"], log["confidence"], log["warnings"], log
+            self.near_end,
+            self.removed,
+            self.report,
+            alignment,
+            log["stages"],
+            log["confidence"],
+            log["warnings"],
+            log,
         )
+
+    def _write_page(self, file: WholeFile, log: dict[str, Any], near_end: Path) -> None:
+        from unplay.report.page import clean_page
+
+        self.progress("drawing the page", 0.98)
+        file.write(clean_page(log, self.recording, near_end).encode())
+        file.sync()
+        file.publish()
 
     def _find(self, recording: AudioReader, log: dict[str, Any]) -> Alignment:
         self.progress("looking for the reference", 0.02)
@@ -404,7 +427,7 @@ class _Job:
     def _command(self) -> str:
         """What repeats the run, over the outputs that it wrote."""
         words = ["unplay", "clean", str(self.reference), str(self.recording), "-o", str(self.near_end)]
-        for option, path in (("--removed", self.removed), ("--log", self.log)):
+        for option, path in (("--removed", self.removed), ("--report", self.report), ("--log", self.log)):
             if path is not None:
                 words += [option, str(path)]
         words += ["--method", self.method, "--strength", f"{self.strength:g}", "--force"]

@@ -47,6 +47,10 @@ def clean(
     removed: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Where to write what was taken out.")
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="PAGE.html", help="Where to write a page to see, hear and print what was done."),
+    ] = None,
     log: Annotated[
         Path | None, typer.Option(metavar="LOG.json", help="Where to write what was found and done.")
     ] = None,
@@ -128,6 +132,7 @@ def clean(
             recording,
             near_end,
             removed=removed,
+            report=report,
             log=log,
             method=method.value,
             settings={name: value for name, value in settings.items() if value is not None},

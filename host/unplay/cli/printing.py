@@ -37,6 +37,8 @@ def print_result(result: Result) -> None:
     print(f"wrote what is left to {result.near_end} (confidence {result.confidence:.2f})")
     if result.removed is not None:
         print(f"wrote what was taken out to {result.removed}")
+    if result.report is not None:
+        print(f"wrote the page to {result.report}")
 
 
 COSTS = {

@@ -1,0 +1,183 @@
+"""The page of `clean --report`: what is on it, and that a browser shows and plays it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import soundfile
+
+from unplay.report import pictures
+from unplay.virtual.scene import Scene, make_scene
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
+
+QUICK = ("--method", "fir")
+"""The page is the same for every method."""
+
+
+@pytest.fixture
+def page(recorded: Scene, unplay_run: Callable) -> Path:
+    run = unplay_run("clean", "reference.wav", "recording.wav", "--report", "page.html", *QUICK)
+    assert run.code == 0
+    assert "page.html" in run.out
+    return Path("page.html").resolve()
+
+
+def test_it_says_what_was_found_and_done(page: Path) -> None:
+    text = page.read_text("utf-8")
+    verdict = re.search(r'id="verdict">(.*?)</p>', text)
+    assert verdict
+    # the scene: 1.3 s late, 80 ppm fast; the delay is that of the direct sound, 5 ms after the loudspeaker
+    assert "+1.305 s" in verdict[1]
+    assert "fast" in verdict[1]
+    assert abs(float(re.findall(r"clock ([\d.]+)", verdict[1])[0]) - 80) < 1
+    assert "asked for by name" in text
+    assert text.count("data:image/png") == 3
+    assert "unplay clean reference.wav recording.wav" in text
+
+
+def test_it_needs_nothing_else(page: Path) -> None:
+    text = page.read_text("utf-8")
+    assert not re.search(r'(?:src|href)="(?!data:)', text)
+    assert not re.search(r"https?://", text)
+    # eight seconds; the limit for a minute is 5 MB
+    assert len(text) < 2_000_000
+
+
+def test_the_three_sounds_are_those_of_the_files(page: Path, tmp_path: Path) -> None:
+    """They are MP3 at a low rate, so they are compared where that loses little: by their levels."""
+    data = re.search(r'id="sounds">(.*?)</script>', page.read_text("utf-8"))
+    assert data
+    energies = {}
+    for key, sound in json.loads(data[1]).items():
+        path = tmp_path / f"{key}.mp3"
+        path.write_bytes(base64.b64decode(sound))
+        # the coder adds silence at both ends, so energies and not means are compared
+        energies[key] = np.sum(soundfile.read(path)[0] ** 2)
+    near_end = soundfile.read("recording_near_end.wav")[0]
+    recording = soundfile.read("recording.wav")[0]
+    # the coder scales by 0.95, all three alike
+    assert energies["recording"] == pytest.approx(0.95**2 * np.sum(recording**2), rel=0.05)
+    assert energies["near_end"] == pytest.approx(0.95**2 * np.sum(near_end**2), rel=0.05)
+    assert energies["removed"] == pytest.approx(0.95**2 * np.sum((recording - near_end) ** 2), rel=0.05)
+
+
+def test_same_input_same_page(page: Path, unplay_run: Callable) -> None:
+    before = page.read_bytes()
+    arguments = ("reference.wav", "recording.wav", "--report", "page.html", *QUICK)
+    refused = unplay_run("clean", *arguments)
+    assert refused.code == 2
+    assert "--force" in refused.err
+    assert unplay_run("clean", *arguments, "--force").code == 0
+    assert page.read_bytes() == before
+
+
+def test_no_page_where_nothing_was_found(recorded: Scene, unplay_run: Callable) -> None:
+    other = make_scene(8, duration_s=8.0, reference_s=8.0)
+    soundfile.write("other.wav", other.reference, other.sample_rate_hz)
+    assert unplay_run("clean", "other.wav", "recording.wav", "--report", "page.html").code == 3
+    assert sorted(path.name for path in Path().iterdir()) == ["other.wav", "recording.wav", "reference.wav"]
+
+
+def test_a_tone_is_drawn_at_its_frequency() -> None:
+    rate_hz = 16_000
+    tone = np.sin(2 * np.pi * 2000 * np.arange(3 * rate_hz) / rate_hz)
+    levels_db = pictures.spectrogram_db(tone, rate_hz)
+    assert levels_db.shape[0] == pictures.ROWS
+    assert levels_db.shape[1] <= pictures.COLUMNS
+    # 2 of 8 kHz: a quarter of the rows from below
+    rows = np.argmax(levels_db, axis=0)
+    assert np.all(np.abs(rows - 0.75 * pictures.ROWS) <= 2)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Chrome]:
+    """Chromium without a window."""
+    missing = [name for name in ("chromium", "chromedriver") if not shutil.which(name)]
+    if missing:
+        message = f"no {' and no '.join(missing)}: apt-get install chromium chromium-driver"
+        if "CI" in os.environ:
+            pytest.fail(message)
+        pytest.skip(message)
+    from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+
+    options = ChromeOptions()
+    options.binary_location = str(shutil.which("chromium"))
+    for flag in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--autoplay-policy=no-user-gesture-required",
+        "--window-size=1200,1000",
+    ):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = Chrome(options=options, service=ChromeService(shutil.which("chromedriver")))
+    yield driver
+    driver.quit()
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within 20 s"
+        time.sleep(0.05)
+
+
+def test_a_browser_plays_switches_and_seeks(browser: Chrome, page: Path) -> None:
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    browser.get(page.as_uri())
+    play = browser.find_element(By.ID, "play")
+    assert play.accessible_name == "Play"
+    assert browser.find_element(By.ID, "position").accessible_name == "Position in seconds"
+    # from the keyboard
+    play.send_keys(Keys.ENTER)
+    wait_until(lambda: browser.execute_script("return at") > 0.3, "playing")
+    assert play.accessible_name == "Pause"
+
+    def gains() -> dict[str, float]:
+        return browser.execute_script(
+            "return Object.fromEntries(Object.entries(players).map(([k, p]) => [k, p.gain.gain.value]))"
+        )
+
+    wait_until(lambda: gains()["near_end"] > 0.5 and gains()["recording"] < 0.01, "the near end alone")
+    before = browser.execute_script("return at")
+    browser.find_element(By.CSS_SELECTOR, "input[value=recording]").click()
+    wait_until(lambda: gains()["recording"] > 0.9 and gains()["near_end"] < 0.01, "the recording alone")
+    # the same position: it plays on, and no source was started anew
+    assert before <= browser.execute_script("return at") < before + 5
+    browser.execute_script("go(6.0)")
+    wait_until(lambda: 6.0 <= browser.execute_script("return at") < 8.0, "playing from 6 s")
+    play.click()
+    assert play.accessible_name == "Play"
+    errors = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    assert errors == []
+    requested = [
+        json.loads(entry["message"])["message"]["params"]["request"]["url"]
+        for entry in browser.get_log("performance")
+        if json.loads(entry["message"])["message"]["method"] == "Network.requestWillBeSent"
+    ]
+    assert [url for url in requested if not url.startswith(("data:", page.as_uri()))] == []
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+def test_nothing_is_wider_than_the_window(browser: Chrome, page: Path, width: int) -> None:
+    browser.set_window_size(width, 900)
+    browser.get(page.as_uri())
+    assert browser.execute_script(
+        "return document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+    )
