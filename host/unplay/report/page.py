@@ -11,7 +11,9 @@ import io
 import json
 import math
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +97,10 @@ def _tracks(sounds: Mapping[str, FloatArray], rate_hz: int) -> list[Track]:
     spectra = {key: pictures.spectrogram_db(sound, rate_hz) for key, sound in sounds.items()}
     top_db = float(max(np.max(spectrum) for spectrum in spectra.values()))
     full_scale = float(max(np.max(np.abs(sound), initial=0.0) for sound in sounds.values())) or 1.0
+    coded = dict.fromkeys(sounds, "")
+    if len(sounds["recording"]) <= LONGEST_HEARD_S * rate_hz:
+        with ThreadPoolExecutor() as pool:
+            coded = dict(zip(sounds, pool.map(partial(_mp3, rate_hz=rate_hz), sounds.values()), strict=True))
     return [
         Track(
             key,
@@ -102,7 +108,7 @@ def _tracks(sounds: Mapping[str, FloatArray], rate_hz: int) -> list[Track]:
             10 * math.log10(float(np.mean(sound.astype(np.float64) ** 2)) + 1e-12),
             pictures.waveform(sound, full_scale),
             pictures.png(spectra[key], top_db),
-            _mp3(sound, rate_hz) if len(sound) <= LONGEST_HEARD_S * rate_hz else "",
+            coded[key],
         )
         for key, sound in sounds.items()
     ]
