@@ -18,7 +18,7 @@ from unplay.removal.stft import FFT_WORKERS, Stft
 
 FloatArray = NDArray[np.floating]
 
-TOLERANCE = 2e-2
+TOLERANCE = 1e-2
 """The iterations end when they have reduced the preconditioned gradient to this."""
 
 
