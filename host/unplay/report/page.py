@@ -143,7 +143,7 @@ def _verdict(log: Mapping[str, Any], reduction_db: float, removed_below_db: floa
 def _level_chart(recorded: FloatArray, left: FloatArray, removed: FloatArray, rate_hz: int) -> dict[str, Any]:
     """Level of each sound in each second, as paths in a box of 900 by 120."""
     levels = {
-        key: _per_second_db(sound, rate_hz)
+        key: pictures.level_per_second_db(sound, rate_hz)
         for key, sound in (("recording", recorded), ("near_end", left), ("removed", removed))
     }
     top_db = 10 * math.ceil(max(float(np.max(level)) for level in levels.values()) / 10)
@@ -184,7 +184,7 @@ def _drift_chart(
 def _listen_first(removed: FloatArray, left: FloatArray, rate_hz: int) -> list[dict[str, float]]:
     """Seconds in which most of the reference may be left: what is left there can best be explained by it."""
     n_seconds = len(left) // rate_hz
-    loud_db = _per_second_db(removed, rate_hz)[:n_seconds]
+    loud_db = pictures.level_per_second_db(removed, rate_hz)[:n_seconds]
     if n_seconds == 0 or float(np.max(loud_db)) < -90:
         return []
     found = []
@@ -198,13 +198,6 @@ def _listen_first(removed: FloatArray, left: FloatArray, rate_hz: int) -> list[d
             }
         )
     return sorted(found, key=lambda second: -second["correlation"])[:LISTEN_FIRST]
-
-
-def _per_second_db(sound: FloatArray, rate_hz: int) -> NDArray[np.float64]:
-    """Level of each second, the last one perhaps shorter, in dB of full scale."""
-    begins = np.arange(0, len(sound), rate_hz)
-    energies = np.add.reduceat(sound.astype(np.float64) ** 2, begins)
-    return 10 * np.log10(energies / np.diff(np.append(begins, len(sound))) + 1e-12)
 
 
 def _clock(time_s: float) -> str:

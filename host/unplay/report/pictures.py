@@ -46,6 +46,13 @@ def spectrogram_db(signal: FloatArray, sample_rate_hz: int) -> NDArray[np.float3
     return (10 * np.log10(total / counts[:, None] + 1e-12)).T[::-1].astype(np.float32)
 
 
+def level_per_second_db(signal: FloatArray, sample_rate_hz: int) -> NDArray[np.float64]:
+    """Level of each second of a signal (n_samples,), the last one perhaps shorter, in dB of full scale."""
+    begins = np.arange(0, len(signal), sample_rate_hz)
+    energies = np.add.reduceat(signal.astype(np.float64) ** 2, begins)
+    return 10 * np.log10(energies / np.diff(np.append(begins, len(signal))) + 1e-12)
+
+
 def png(levels_db: NDArray[np.floating], top_db: float) -> str:
     """A picture as a data URI: black RANGE_DB below top_db, bright at it."""
     from matplotlib.image import imsave
