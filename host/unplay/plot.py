@@ -81,8 +81,7 @@ def drift(log: Mapping[str, Any]) -> Figure:
     drift_ppm = np.array([point["drift_ppm"] for point in log["drift_track"]])
     sigma_ppm = log["drift_sigma_ppm"] or 0.0
     figure, (axes,) = _figure(1)
-    axes.fill_between(time_s, drift_ppm - 2 * sigma_ppm, drift_ppm + 2 * sigma_ppm, alpha=0.3)
-    axes.plot(time_s, drift_ppm)
+    axes.errorbar(time_s, drift_ppm, yerr=2 * sigma_ppm, marker="o", capsize=4)
     axes.ticklabel_format(axis="y", useOffset=False)
     axes.set(xlabel="time in the recording, s", ylabel="drift, ppm")
     return figure
