@@ -1,0 +1,317 @@
+"""The canceller's kernels in numpy: the same bits as `unplay_shared.kernels`, where each is described.
+
+Arrays of words are int32; arithmetic runs in int64, which holds every intermediate that fits 32 bits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unplay_shared.kernels import STATE_MAX, W_MAX
+
+Integers = NDArray[np.integer]
+Wide = NDArray[np.int64]
+
+
+def words(n: int) -> Integers:
+    return np.zeros(n, np.int32)
+
+
+def samples(n: int) -> Integers:
+    return np.zeros(n, np.int16)
+
+
+def octets(n: int) -> Integers:
+    return np.zeros(n, np.uint8)
+
+
+def _parts(x: Integers) -> tuple[Wide, Wide]:
+    halves = np.ascontiguousarray(x).view(np.int16).reshape(*x.shape, 2)
+    return halves[..., 0].astype(np.int64), halves[..., 1].astype(np.int64)
+
+
+def _packed(re: Wide, im: Wide) -> Integers:
+    return ((im << 16) | (re & 0xFFFF)).astype(np.int32)
+
+
+def _bits(*values: Wide) -> int:
+    """The least b for which all values lie in −2^b … 2^b − 1."""
+    most = max(int(v.max(initial=0)) for v in values)
+    least = min(int(v.min(initial=0)) for v in values)
+    return max(most, -least - 1).bit_length()
+
+
+def _bit_count(values: Wide) -> Wide:
+    """floor(log2) + 1 of each value from 0 to 2^31: frexp is exact there."""
+    return np.frexp(values.astype(np.float64))[1].astype(np.int64)
+
+
+def _shifted(values: Wide, shift: int) -> Wide:
+    return values >> shift if shift >= 0 else values << -shift
+
+
+def _each_shifted(values: Wide, shifts: Wide) -> Wide:
+    return (values << np.maximum(-shifts, 0)) >> np.maximum(shifts, 0)
+
+
+def _half(shift: int) -> int:
+    return (1 << shift) >> 1 if shift > 0 else 0
+
+
+def first4(src: Integers, dst: Integers, order: Integers, low: int, n: int, shift: int) -> int:
+    quarter = n // 4
+    places = order.astype(np.int64)[:, None] + quarter * np.arange(4)
+    re, im = _parts(src[places])
+    re[:, :2] &= low
+    im[:, :2] &= low
+    re, im = _by_fours(re, im, shift)
+    dst[:n] = _packed(re, im).ravel()
+    return _bits(re, im)
+
+
+def first2(src: Integers, dst: Integers, order: Integers, low: int, n: int, shift: int) -> int:
+    re, im = _parts(src[order.astype(np.int64)[:, None] + (n // 2) * np.arange(2)])
+    a, b = (re[:, 0] & low) + _half(shift), re[:, 1]
+    c, d = (im[:, 0] & low) + _half(shift), im[:, 1]
+    re, im = np.stack([a + b, a - b], -1) >> shift, np.stack([c + d, c - d], -1) >> shift
+    dst[:n] = _packed(re, im).ravel()
+    return _bits(re, im)
+
+
+def stage(z: Integers, twiddles: Integers, n: int, length: int, shift: int) -> int:
+    re, im = (v.reshape(-1, 4, length).transpose(0, 2, 1).copy() for v in _parts(z[:n]))
+    k = np.arange(length)[:, None] * np.arange(1, 4) * (n // 2 // length)
+    sign = np.where(k > n, -1, 1)
+    c, s = (sign * v for v in _parts(twiddles[np.where(k > n, k - n, k)]))
+    t, u = re[..., 1:], im[..., 1:]
+    re[..., 1:], im[..., 1:] = (t * c + u * s + 8192) >> 14, (u * c - t * s + 8192) >> 14
+    re, im = _by_fours(re, im, shift)
+    z[:n] = _packed(re, im).transpose(0, 2, 1).ravel()
+    return _bits(re, im)
+
+
+def _by_fours(re: Wide, im: Wide, shift: int) -> tuple[Wide, Wide]:
+    (ar, br, cr, dr), (ai, bi, ci, di) = np.moveaxis(re, -1, 0), np.moveaxis(im, -1, 0)
+    ar, ai = ar + _half(shift), ai + _half(shift)
+    er, ei, fr, fi = ar + cr, ai + ci, ar - cr, ai - ci
+    gr, gi, hr, hi = br + dr, bi + di, br - dr, bi - di
+    return (
+        np.stack([er + gr, fr + hi, er - gr, fr - hi], -1) >> shift,
+        np.stack([ei + gi, fi - hr, ei - gi, fi + hr], -1) >> shift,
+    )
+
+
+def split(src: Integers, dst: Integers, twiddles: Integers, n: int, shift: int, wrap: int) -> int:
+    if wrap:
+        src[n] = src[0]
+    half = _half(shift)
+    k = np.arange(n // 2 + 1)
+    (ar, ai), (br, bi), (c, s) = _parts(src[k]), _parts(src[n - k]), _parts(twiddles[k])
+    er, ei, dr, di = ar + br, ai - bi, ar - br, ai + bi
+    tr = (c * di - s * dr + 8192) >> 14
+    ti = -((c * dr + s * di + 8192) >> 14)
+    mirrored = (er - tr + half) >> shift, (ti - ei + half) >> shift
+    straight = (er + tr + half) >> shift, (ei + ti + half) >> shift
+    dst[n - k] = _packed(*mirrored)
+    dst[k] = _packed(*straight)
+    return _bits(*mirrored, *straight)
+
+
+def copy(src: Integers, dst: Integers, n: int) -> None:
+    dst[:n] = src[:n]
+
+
+def _emphasised(x: Integers, before: int, n: int) -> Wide:
+    wide = x[:n].astype(np.int64)
+    return 32 * wide - 29 * np.concatenate([[int(before)], wide[:-1]])
+
+
+def peak(x: Integers, before: int, n: int) -> int:
+    return _bits(_emphasised(x, before, n))
+
+
+def emphasise(x: Integers, before: int, dst: Integers, at: int, n: int, shift: int) -> int:
+    v = _shifted(_emphasised(x, before, n), shift)
+    dst[at : at + n // 2] = _packed(v[0::2], v[1::2])
+    return int((v ^ (v >> 31)).sum())
+
+
+def restore(
+    z: Integers,
+    at: int,
+    n: int,
+    shift: int,
+    states: Integers,
+    which: int,
+    source: Integers,
+    out: Integers,
+    sums: Integers,
+) -> None:
+    re, im = _parts(z[at : at + n // 2])
+    v = _shifted(np.stack([re, -im], -1).ravel() + _half(shift), shift)
+    y = int(states[which])
+    run = []
+    for value in v.tolist():
+        y = min(max(value + ((29 * y) >> 5), -STATE_MAX), STATE_MAX)
+        run.append(y)
+    states[which] = y
+    echo = (np.array(run, np.int64) + 8) >> 4
+    d = source[:n].astype(np.int64)
+    e = np.clip(d - echo, -32768, 32767)
+    out[:n] = e
+    sums[0], sums[1] = (d ^ (d >> 31)).sum(), (e ^ (e >> 31)).sum()
+    sums[2] = np.minimum(echo ^ (echo >> 31), 32767).sum()
+
+
+def insert(
+    new: Integers, x: Integers, n_bins: int, n_parts: int, new_shift: int, old_shift: int
+) -> None:
+    grid = x.reshape(n_bins, n_parts)
+    re, im = _parts(grid[:, :-1])
+    grid[:, 1:] = _packed(_shifted(re, old_shift), _shifted(im, old_shift))
+    re, im = _parts(new[:n_bins])
+    grid[:, 0] = _packed(_shifted(re, new_shift), _shifted(im, new_shift))
+
+
+def estimate(
+    x: Integers,
+    w: Integers,
+    p: Integers,
+    p_shift: Integers,
+    n_bins: int,
+    n_parts: int,
+    x2_shift: int,
+    yr: Integers,
+    yi: Integers,
+    s: Integers,
+    x2_bits: Integers,
+) -> int:
+    xr, xi = (v.reshape(n_bins, n_parts) for v in _parts(x))
+    wr, wi = np.moveaxis(w.reshape(n_bins, n_parts, 2).astype(np.int64) >> 14, -1, 0)
+    re, im = (xr * wr - xi * wi).sum(1), (xr * wi + xi * wr).sum(1)
+    x2 = xr * xr + xi * xi
+    pn = p.reshape(n_bins, n_parts).astype(np.int64) >> p_shift.astype(np.int64)[:, None]
+    yr[:n_bins], yi[:n_bins] = re, im
+    s[:] = np.where(x2 < 32768, (pn * x2) >> x2_shift, pn * (x2 >> x2_shift)).sum(1)
+    x2_bits[:] = _bit_count(np.bitwise_or.reduce(x2, axis=1))
+    return _bits(re, im)
+
+
+def gather(
+    re: Integers,
+    im: Integers,
+    im_first: int,
+    first: int,
+    step: int,
+    dst: Integers,
+    n_bins: int,
+    shift: int,
+) -> int:
+    stop = first + step * n_bins
+    half = _half(shift)
+    a = _shifted(re[first:stop:step][:n_bins].astype(np.int64) + half, shift)
+    b = -_shifted(im[first + im_first : stop + im_first : step][:n_bins].astype(np.int64) + half, shift)
+    dst[:n_bins] = _packed(a, b)
+    return _bits(a, b)
+
+
+def listen(
+    e: Integers, psi: Integers, n_bins: int, new_shift: int, old_shift: int, smoothing: int
+) -> int:
+    re, im = _parts(e[:n_bins])
+    power = _shifted((re * re + im * im) >> 2, new_shift)
+    padded = np.pad(power, 2, "edge")
+    total = sum(padded[i : i + n_bins] for i in range(5))
+    old = _shifted(psi.astype(np.int64), old_shift)
+    value = old + ((total - old) >> smoothing)
+    psi[:] = value
+    return _bits(value)
+
+
+def learn(
+    e: Integers,
+    s: Integers,
+    psi: Integers,
+    p: Integers,
+    w: Integers,
+    x: Integers,
+    p_shift: Integers,
+    x2_bits: Integers,
+    n_bins: int,
+    n_parts: int,
+    prior: Integers,
+    reciprocals: Integers,
+    settings: Integers,
+) -> None:
+    c = settings.tolist()
+    er, ei = _parts(e[:n_bins])
+    p_down = p_shift.astype(np.int64)
+    apart = c[0] - p_down
+    power = s.astype(np.int64) >> np.clip(apart, 0, 31)
+    d = (psi.astype(np.int64) >> np.clip(-apart, 0, 31)) + power + 1
+    d_exponent = c[1] + np.maximum(-apart, 0)
+    t = _bit_count(d) - 9
+    r = reciprocals.astype(np.int64)[_each_shifted(d, t) - 256]
+    gain = (_each_shifted(power, t) * r) >> 9
+    e_shift = 14 - _bit_count((er ^ (er >> 31)) | (ei ^ (ei >> 31)))
+    r_step = (r * c[5]) >> 15
+    ur, ui = ((er << e_shift) * r_step) >> 15, ((ei << e_shift) * r_step) >> 15
+    loud = x2_bits.astype(np.int64)
+    f_shift = np.maximum(((loud + 1) >> 1) - 1, 0)
+    t = t + d_exponent
+    w_shift = np.clip(c[2] + t + e_shift - f_shift - p_down, 0, 31)
+    x2_shift = np.maximum(loud - 15, 0)
+    k_shift = c[3] + t - x2_shift - p_down
+
+    xr, xi = (v.reshape(n_bins, n_parts) for v in _parts(x))
+    uncertainty = p.reshape(n_bins, n_parts).astype(np.int64)
+    pn = uncertainty >> p_down[:, None]
+    fr, fi = (pn * ur[:, None]) >> f_shift[:, None], (pn * ui[:, None]) >> f_shift[:, None]
+    wr, wi = np.moveaxis(w.reshape(n_bins, n_parts, 2).astype(np.int64), -1, 0)
+    new = (
+        wr + ((xr * fr + xi * fi) >> w_shift[:, None]),
+        wi + ((xr * fi - xi * fr) >> w_shift[:, None]),
+    )
+    w[:] = np.clip(np.stack(new, -1), -W_MAX, W_MAX).ravel()
+    if not c[6]:
+        e[:n_bins] = 0
+        return
+    product = ((pn * r[:, None]) >> 14) * ((xr * xr + xi * xi) >> x2_shift[:, None])
+    share = np.minimum(product >> np.clip(k_shift, 0, 31)[:, None], 32767)
+    share = np.where((k_shift < 0)[:, None] & (product > 0), 32767, share)
+    wr, wi = wr >> 14, wi >> 14
+    w2 = ((wr * wr) >> 1) + ((wi * wi) >> 1)
+    fade = (uncertainty >> 15) * share + (((uncertainty & 32767) * share) >> 15)
+    uncertainty = (
+        uncertainty - (fade >> c[7]) - (uncertainty >> c[8]) + (w2 >> c[9]) + prior.astype(np.int64)
+    )
+    uncertainty = np.clip(uncertainty, 1, c[4])
+    p[:] = uncertainty.ravel()
+    p_shift[:] = np.maximum(_bit_count(uncertainty.sum(1)) - 14, 0)
+    e[:n_bins] = _packed((gain * er) >> 14, -((gain * ei) >> 14))
+
+
+def doubt(p: Integers, p_shift: Integers, n_bins: int, n_parts: int, least: Integers) -> None:
+    grid = p.reshape(n_bins, n_parts)
+    np.maximum(grid, least, out=grid)
+    p_shift[:] = np.maximum(_bit_count(grid.astype(np.int64).sum(1)) - 14, 0)
+
+
+def largest(w: Integers, part: int, n_bins: int, n_parts: int) -> int:
+    return _bits(w.reshape(n_bins, n_parts, 2)[:, part].astype(np.int64))
+
+
+def halve(w: Integers, n_words: int) -> None:
+    w[:n_words] >>= 1
+
+
+def constrain(
+    w: Integers, part: int, tail: Integers, n_bins: int, n_parts: int, shift: int
+) -> None:
+    re, im = _parts(tail[:n_bins][::-1])
+    grid = w.reshape(n_bins, n_parts, 2)
+    wide = grid[:, part].astype(np.int64)
+    wide[:, 0] -= _shifted(re, shift)
+    wide[:, 1] += _shifted(im, shift)
+    grid[:, part] = np.clip(wide, -W_MAX, W_MAX)

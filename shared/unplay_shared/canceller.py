@@ -1,0 +1,320 @@
+"""The canceller: a block NLMS in the frequency domain whose step follows from how much it knows.
+
+Partitioned-block overlap-save filter; for each bin and partition the normalised step is the Kalman gain of a
+state-space model of the echo path (Enzner and Vary 2006; Kuech, Mabande and Enzner 2014): no double-talk
+detector. We differ in this: whole numbers of 16 and 32 bits; the near end's power is smoothed over five
+bins; uncertainty falls more slowly than the diagonal model says, because neighbouring bins and partitions do
+not learn independently; the recording is scaled to the reference, so that the prior fits any loudness; and
+the output is the *posterior* residual (1 − G)·E: what a block taught about the echo path is used on that
+same block, which costs one FFT, since nobody waits for the output.
+
+Exponents: a spectrum of words X(k) stands for X(k)·2^exponent. Kernels come from outside: `kernels` beside
+this file, viper and assembler on a device, numpy on a computer; all give the same bits.
+"""
+
+from unplay_shared import tables
+from unplay_shared.settings import complete, partitions
+
+PRIOR_ONE = 1 << 27
+"""Uncertainties are Q27 of the squared weight."""
+
+PRIOR_STEPS, PRIOR_STEP_Q16 = 240, 64600
+"""The prior falls by 15 dB over the tail: by this factor in each of so many steps."""
+
+ACTIVE_LOG2 = 3
+"""Learning begins when the pre-emphasised reference, over two blocks, has a mean magnitude above 2^2."""
+
+LEAST_SCALE = -8
+
+LEAST_EXPONENT = -20
+
+SETTLING_MS = 2000
+"""How long after that the scale may still follow a louder recording."""
+
+
+class Canceller:
+    """Takes the echo of a reference out of a recording, block by block.
+
+    given: settings by name (`unplay_shared.settings`). kernels: the module that computes. Raises ValueError
+    where a setting is out of range. Nothing is allocated after construction.
+
+    Word lengths: spectra of the reference have 14 − log2(M) bits so that the sum over partitions fits; W is
+    Q25 of which the filter uses Q11; P is Q27.
+    """
+
+    def __init__(self, given, kernels):
+        settings = complete(given)
+        self.settings = settings
+        self.kernels = kernels
+        n = settings["block"]
+        m = partitions(settings)
+        self.n_block, self.n_bins, self.n_parts = n, n + 1, m
+        self.log2_n = _log2_up(n)
+        self.x_bits = 14 - _log2_up(m)
+        self.power_shift = 2 * self.x_bits - 14
+        k = n + 1
+        self.a, self.b = kernels.words(k), kernels.words(k)
+        self.x = kernels.words(k * m)
+        self.w = kernels.words(2 * k * m)
+        self.p = kernels.words(k * m)
+        self.s, self.psi = kernels.words(k), kernels.words(k)
+        self.p_shift, self.x2_bits = kernels.octets(k), kernels.octets(k)
+        self.past = kernels.samples(n)
+        self.radix4 = n & 0x5555 != 0
+        self.order = kernels.samples(n >> 2 if self.radix4 else n >> 1)
+        self.twiddles = kernels.words(k)
+        self.reciprocals = kernels.words(256)
+        tables.fill_order(self.order, n)
+        tables.fill_twiddles(self.twiddles, n)
+        tables.fill_reciprocals(self.reciprocals)
+        self.sums, self.states = kernels.words(3), kernels.words(2)
+        self.needs = kernels.words(m)  # exponent that each partition's spectrum needs
+        self._set_up_learning()
+
+    def _set_up_learning(self):
+        settings, kernels, m = self.settings, self.kernels, self.n_parts
+        block_log2 = _log2_up(self.n_block * 1000 // settings["rate_hz"]) - 4  # of 16 ms
+        kalman = settings["method"] == "kalman"
+        self.constants = kernels.words(10)
+        fade = max(settings["forgetting"] - block_log2, 6)
+        constants = self.constants
+        constants[4] = (1 << 30) >> _log2_up(m)
+        constants[5] = settings["step_q15"]
+        constants[6] = 1 if kalman else 0
+        constants[7] = settings["caution"]
+        constants[8] = fade
+        constants[9] = fade - 6  # |W|² is Q21
+        self.prior, self.half_prior, self.refill = (kernels.words(m) for _ in range(3))
+        shares = []
+        for q in range(m):
+            share = 1 << 20
+            for _ in range(PRIOR_STEPS * q // m):
+                share = share * PRIOR_STEP_Q16 >> 16
+            shares.append(share)
+        total = sum(shares)
+        for q in range(m):
+            share = PRIOR_ONE * shares[q] // total if kalman else PRIOR_ONE // m
+            self.prior[q] = share
+            self.half_prior[q] = share >> 1
+            self.refill[q] = share >> (fade + 4)
+        kernels.doubt(self.p, self.p_shift, self.n_bins, m, self.prior)
+        self.watch_smoothing = max(4 - block_log2, 0)
+        self.smoothing = settings["smoothing"]
+        self.recovers = kalman and settings["recovery"] == 1
+        self.settling = SETTLING_MS * settings["rate_hz"] // (1000 * self.n_block)
+        self.x_exponent = LEAST_EXPONENT
+        self.psi_exponent = 0
+        self.psi_bits = 0
+        self.scale = 0
+        self.loudest = 0
+        self.age = 0  # blocks since learning began
+        self.before = 0
+        self.past_bits = 0
+        self.heard = self.left = 0
+        self.bits = 0
+        self.e_before = 0
+        self.turn = 0
+        self.countdown = settings["constraint"]
+        self.d_mean = self.e_mean = self.y_mean = 0
+        for q in range(m):
+            self.needs[q] = LEAST_EXPONENT
+
+    def process(self, reference, microphone, out):
+        """Cancel one block: three arrays of N samples of 16 bits; `out` may not be one of the others."""
+        kernels, n = self.kernels, self.n_block
+        self._take_in(reference)
+        shift = self._estimate()
+        sums = self.sums
+        kernels.restore(self.a, n >> 1, n, shift, self.states, 0, microphone, out, sums)
+        self._watch(sums[0], sums[1], sums[2])
+        exponent = self._error_spectrum(out)
+        if not self._ready():
+            return
+        self._listen(exponent + self.scale)
+        self._learn(exponent + self.scale)
+        shift = self._to_q4(self._inverse(self.b, self.a, exponent))
+        kernels.restore(self.b, n >> 1, n, shift, self.states, 1, out, out, sums)
+        self._constrain()
+
+    # Transforms. A spectrum's words are below 2^13.3, so that the next transform has room.
+
+    def _forward(self, src, dst, low, bits):
+        """Spectrum of the samples in src, by way of dst, back into src. Returns its exponent over theirs."""
+        shifts = self._transform(src, dst, low, bits)
+        shift = max(self.bits - 11, 0)
+        self.bits = self.kernels.split(dst, src, self.twiddles, self.n_block, shift, 1)
+        return shifts + shift - 1
+
+    def _inverse(self, spectrum, other, exponent):
+        """Conjugate samples of a conjugate spectrum, in its place. Returns their exponent."""
+        shift = max(self.bits - 11, 0)
+        bits = self.kernels.split(spectrum, other, self.twiddles, self.n_block, shift, 0)
+        return exponent + shift - 1 - self.log2_n + self._transform(other, spectrum, -1, bits)
+
+    def _transform(self, src, dst, low, bits):
+        """FFT of N complex words from src to dst, scaled so that nothing overflows. Returns by how much."""
+        kernels, n = self.kernels, self.n_block
+        if self.radix4:
+            total = max(bits - 13, 0)
+            bits = kernels.first4(src, dst, self.order, low, n, total)
+            length = 4
+        else:
+            total = max(bits - 14, 0)
+            bits = kernels.first2(src, dst, self.order, low, n, total)
+            length = 2
+        while length < n:
+            shift = max(bits - 12, 0)
+            bits = kernels.stage(dst, self.twiddles, n, length, shift)
+            total += shift
+            length *= 4
+        self.bits = bits
+        return total
+
+    def _to_q4(self, exponent):
+        return _shift(-4 - exponent, 10)
+
+    # The steps of a block
+
+    def _take_in(self, reference):
+        """The reference's newest spectrum into partition 0; how loud it is into `heard`."""
+        kernels, n, past, a = self.kernels, self.n_block, self.past, self.a
+        last = past[n - 1]
+        bits = kernels.peak(reference, last, n)
+        shift = max(bits, self.past_bits) - 14
+        total = kernels.emphasise(past, self.before, a, 0, n, shift)
+        total += kernels.emphasise(reference, last, a, n >> 1, n, shift)
+        kernels.copy(reference, past, n)
+        self.past_bits, self.before = bits, last
+        self.heard = _log2_up(total) + shift - 5
+        exponent = shift - 5 + self._forward(a, self.b, -1, 14)
+        need = LEAST_EXPONENT
+        if total:
+            need = max(exponent + self.bits - self.x_bits, LEAST_EXPONENT)
+        self._insert(exponent, need)
+
+    def _insert(self, exponent, need):
+        """Bring all partitions to one exponent with room for the loudest; it falls in steps of two or more."""
+        needs, m = self.needs, self.n_parts
+        most = need
+        for q in range(m - 1, 0, -1):
+            needs[q] = needs[q - 1]
+            most = max(most, needs[q])
+        needs[0] = need
+        old = self.x_exponent
+        if most > old or most < old - 1:
+            self.x_exponent = most
+        self.kernels.insert(
+            self.a, self.x, self.n_bins, m, _shift(self.x_exponent - exponent), _shift(self.x_exponent - old)
+        )
+
+    def _estimate(self):
+        """The echo's samples, into a. Returns the shift that takes them to Q4."""
+        kernels, k = self.kernels, self.n_bins
+        bits = kernels.estimate(
+            self.x, self.w, self.p, self.p_shift, k, self.n_parts, self.power_shift,
+            self.a, self.b, self.s, self.x2_bits,
+        )  # fmt: skip
+        shift = bits - 14
+        self.bits = kernels.gather(self.a, self.b, 0, 0, 1, self.a, k, shift)
+        return self._to_q4(self._inverse(self.a, self.b, self.x_exponent - 11 + shift - self.scale))
+
+    def _error_spectrum(self, e):
+        """E of zeros and the block, into b. Returns its exponent; how loud it is into `left`."""
+        kernels, n = self.kernels, self.n_block
+        shift = kernels.peak(e, self.e_before, n) - 14
+        total = kernels.emphasise(e, self.e_before, self.b, n >> 1, n, shift)
+        self.e_before = e[n - 1]
+        self.left = _log2_up(total) + shift - 5
+        return shift - 5 + self._forward(self.b, self.a, 0, 14)
+
+    def _watch(self, d_sum, e_sum, y_sum):
+        """Learn anew when the residual is louder than the recording while the estimate is loud, too."""
+        smoothing = self.watch_smoothing
+        self.d_mean += (d_sum - self.d_mean) >> smoothing
+        self.e_mean += (e_sum - self.e_mean) >> smoothing
+        self.y_mean += (y_sum - self.y_mean) >> smoothing
+        if (
+            self.recovers
+            and self.age > self.settling >> 2
+            and self.e_mean > self.d_mean
+            and self.y_mean > self.d_mean >> 1
+        ):
+            self.kernels.doubt(self.p, self.p_shift, self.n_bins, self.n_parts, self.half_prior)
+
+    def _ready(self):
+        """Whether the reference has begun. Scales the recording to it, so that |W| is about 1."""
+        if self.age == 0:
+            if self.heard < self.log2_n + ACTIVE_LOG2:
+                return False
+            self.loudest = self.heard
+            self.scale = min(max(self.heard - self.left, LEAST_SCALE), 12)
+        elif self.age < self.settling:
+            self.loudest = max(self.loudest, self.heard)
+            while self.left + self.scale > self.loudest + 1 and self.scale > LEAST_SCALE:
+                self._scale_down()
+        self.age = min(self.age + 1, 1 << 20)
+        return True
+
+    def _scale_down(self):
+        self.kernels.halve(self.w, 2 * self.n_bins * self.n_parts)
+        self.scale -= 1
+        self.psi_exponent -= 1
+
+    def _listen(self, exponent):
+        """The near end's power, with an exponent that has room for old and new."""
+        new = exponent + self.bits - 14
+        smoothing = self.smoothing
+        if self.age == 1:
+            self.psi_exponent, self.psi_bits, smoothing = new, 0, 0
+        old = self.psi_exponent
+        self.psi_exponent = max(new, old + ((self.psi_bits - 28) >> 1))
+        self.psi_bits = self.kernels.listen(
+            self.b, self.psi, self.n_bins,
+            _shift(2 * (self.psi_exponent - exponent), 28), _shift(2 * (self.psi_exponent - old), 28), smoothing,
+        )  # fmt: skip
+
+    def _learn(self, exponent):
+        """Exponents of this block into `constants`, for the kernel to add those of each bin."""
+        constants, x_exponent = self.constants, self.x_exponent
+        psi_exponent = 2 * self.psi_exponent
+        constants[0] = psi_exponent - (self.power_shift + 2 * x_exponent - 27)
+        constants[1] = psi_exponent
+        constants[2] = 10 - x_exponent - exponent
+        constants[3] = 21 - 2 * x_exponent
+        self.kernels.learn(
+            self.b, self.s, self.psi, self.p, self.w, self.x, self.p_shift, self.x2_bits,
+            self.n_bins, self.n_parts, self.refill, self.reciprocals, constants,
+        )  # fmt: skip
+
+    def _constrain(self):
+        """Now and then, and in turn, make a partition's response as short as the partition."""
+        self.countdown -= 1
+        if self.countdown:
+            return
+        self.countdown = self.settings["constraint"]
+        kernels, k, m, part = self.kernels, self.n_bins, self.n_parts, self.turn
+        self.turn = part + 1 if part + 1 < m else 0
+        bits = kernels.largest(self.w, part, k, m)
+        if bits > 28 and self.scale > LEAST_SCALE:
+            self._scale_down()
+            bits -= 1
+        if not bits:
+            return
+        shift = bits - 14
+        self.bits = kernels.gather(self.w, self.w, 1, 2 * part, 2 * m, self.a, k, shift)
+        exponent = self._inverse(self.a, self.b, shift)
+        exponent += self._forward(self.a, self.b, 0, self.bits)
+        kernels.constrain(self.w, part, self.a, k, m, _shift(-exponent, 29 - self.bits))
+
+
+def _shift(shift, most_left=14):
+    """Within what all machines do alike and the numbers have room for."""
+    return max(min(shift, 31), -most_left)
+
+
+def _log2_up(value):
+    """The least n for which 2^n ≥ value."""
+    n = 0
+    while 1 << n < value:
+        n += 1
+    return n
