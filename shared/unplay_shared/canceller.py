@@ -16,6 +16,7 @@ from unplay_shared import tables
 from unplay_shared.settings import complete, partitions
 
 PRIOR_ONE = 1 << 27
+PRIOR = 4 * PRIOR_ONE
 """Uncertainties are Q27 of the squared weight."""
 
 PRIOR_STEPS, PRIOR_STEP_Q16 = 240, 64600
@@ -93,10 +94,10 @@ class Canceller:
             shares.append(share)
         total = sum(shares)
         for q in range(m):
-            share = PRIOR_ONE * shares[q] // total if kalman else PRIOR_ONE // m
+            share = PRIOR * shares[q] // total if kalman else PRIOR_ONE // m
             self.prior[q] = share
             self.half_prior[q] = share >> 1
-            self.refill[q] = share >> (fade + 4)
+            self.refill[q] = share >> (fade + 8)
         kernels.doubt(self.p, self.p_shift, self.n_bins, m, self.prior)
         self.watch_smoothing = max(4 - block_log2, 0)
         self.smoothing = settings["smoothing"]

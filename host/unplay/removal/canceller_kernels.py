@@ -5,6 +5,8 @@ Arrays of words are int32; arithmetic runs in int64, which holds every intermedi
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,6 +14,7 @@ from unplay_shared.kernels import STATE_MAX, W_MAX
 
 Integers = NDArray[np.integer]
 Wide = NDArray[np.int64]
+Complex = NDArray[np.complex128]
 
 
 def words(n: int) -> Integers:
@@ -32,14 +35,14 @@ def _parts(x: Integers) -> tuple[Wide, Wide]:
 
 
 def _packed(re: Wide, im: Wide) -> Integers:
-    return ((im << 16) | (re & 0xFFFF)).astype(np.int32)
+    return np.stack([re, im], -1).astype(np.int16).view(np.int32)[..., 0]
 
 
-def _bits(*values: Wide) -> int:
+def _bits(*values: NDArray) -> int:
     """The least b for which all values lie in −2^b … 2^b − 1."""
     most = max(int(v.max(initial=0)) for v in values)
     least = min(int(v.min(initial=0)) for v in values)
-    return max(most, -least - 1).bit_length()
+    return int(max(most, -least - 1)).bit_length()
 
 
 def _bit_count(values: Wide) -> Wide:
@@ -59,63 +62,82 @@ def _half(shift: int) -> int:
     return (1 << shift) >> 1 if shift > 0 else 0
 
 
+# The FFT runs in complex128: products of 15 and 14 bits and their sums are whole numbers that it holds exactly.
+
+
 def first4(src: Integers, dst: Integers, order: Integers, low: int, n: int, shift: int) -> int:
-    quarter = n // 4
-    places = order.astype(np.int64)[:, None] + quarter * np.arange(4)
-    re, im = _parts(src[places])
-    re[:, :2] &= low
-    im[:, :2] &= low
-    re, im = _by_fours(re, im, shift)
-    dst[:n] = _packed(re, im).ravel()
-    return _bits(re, im)
+    places = np.add.outer(n // 4 * np.arange(4), order)
+    z = _complex(src[places])
+    if not low:
+        z[:2] = 0
+    out = np.empty((n // 4, 4), np.complex128)
+    _by_fours(*z, out.T, shift)
+    return _store(out.ravel(), shift, dst)
 
 
 def first2(src: Integers, dst: Integers, order: Integers, low: int, n: int, shift: int) -> int:
-    re, im = _parts(src[order.astype(np.int64)[:, None] + (n // 2) * np.arange(2)])
-    a, b = (re[:, 0] & low) + _half(shift), re[:, 1]
-    c, d = (im[:, 0] & low) + _half(shift), im[:, 1]
-    re, im = np.stack([a + b, a - b], -1) >> shift, np.stack([c + d, c - d], -1) >> shift
-    dst[:n] = _packed(re, im).ravel()
-    return _bits(re, im)
+    a, b = _complex(src[np.add.outer(n // 2 * np.arange(2), order)])
+    a = (a if low else 0) + _half(shift) * (1 + 1j)
+    return _store(np.stack([a + b, a - b], -1).ravel(), shift, dst)
 
 
 def stage(z: Integers, twiddles: Integers, n: int, length: int, shift: int) -> int:
-    re, im = (v.reshape(-1, 4, length).transpose(0, 2, 1).copy() for v in _parts(z[:n]))
-    k = np.arange(length)[:, None] * np.arange(1, 4) * (n // 2 // length)
-    sign = np.where(k > n, -1, 1)
-    c, s = (sign * v for v in _parts(twiddles[np.where(k > n, k - n, k)]))
-    t, u = re[..., 1:], im[..., 1:]
-    re[..., 1:], im[..., 1:] = (t * c + u * s + 8192) >> 14, (u * c - t * s + 8192) >> 14
-    re, im = _by_fours(re, im, shift)
-    z[:n] = _packed(re, im).transpose(0, 2, 1).ravel()
-    return _bits(re, im)
+    blocks = _complex(z[:n]).reshape(-1, 4, length)
+    turned = blocks[:, 1:] * _turns(twiddles.tobytes(), n, length)
+    parts = turned.view(np.float64)
+    parts += 8192
+    parts *= 2.0**-14
+    np.floor(parts, out=parts)
+    out = np.empty_like(blocks)
+    _by_fours(blocks[:, 0], turned[:, 0], turned[:, 1], turned[:, 2], out.swapaxes(0, 1), shift)
+    return _store(out.ravel(), shift, z)
 
 
-def _by_fours(re: Wide, im: Wide, shift: int) -> tuple[Wide, Wide]:
-    (ar, br, cr, dr), (ai, bi, ci, di) = np.moveaxis(re, -1, 0), np.moveaxis(im, -1, 0)
-    ar, ai = ar + _half(shift), ai + _half(shift)
-    er, ei, fr, fi = ar + cr, ai + ci, ar - cr, ai - ci
-    gr, gi, hr, hi = br + dr, bi + di, br - dr, bi - di
-    return (
-        np.stack([er + gr, fr + hi, er - gr, fr - hi], -1) >> shift,
-        np.stack([ei + gi, fi - hr, ei - gi, fi + hr], -1) >> shift,
-    )
+@lru_cache(maxsize=32)
+def _turns(twiddles: bytes, n: int, length: int) -> Complex:
+    """exp(−iπjm/(2·length)) of Q14, shape (3, length): m = 1, 2, 3, j = 0 … length − 1."""
+    k = np.arange(1, 4)[:, None] * np.arange(length) * (n // 2 // length)
+    table = _complex(np.frombuffer(twiddles, np.int32)).conj()
+    return np.where(k > n, -1, 1) * table[np.where(k > n, k - n, k)]
+
+
+def _by_fours(a: Complex, b: Complex, c: Complex, d: Complex, out: Complex, shift: int) -> None:
+    a = a + _half(shift) * (1 + 1j)
+    even, odd = a + c, a - c
+    both, between = b + d, (b - d) * -1j
+    np.add(even, both, out=out[0])
+    np.add(odd, between, out=out[1])
+    np.subtract(even, both, out=out[2])
+    np.subtract(odd, between, out=out[3])
 
 
 def split(src: Integers, dst: Integers, twiddles: Integers, n: int, shift: int, wrap: int) -> int:
     if wrap:
         src[n] = src[0]
-    half = _half(shift)
-    k = np.arange(n // 2 + 1)
-    (ar, ai), (br, bi), (c, s) = _parts(src[k]), _parts(src[n - k]), _parts(twiddles[k])
-    er, ei, dr, di = ar + br, ai - bi, ar - br, ai + bi
-    tr = (c * di - s * dr + 8192) >> 14
-    ti = -((c * dr + s * di + 8192) >> 14)
-    mirrored = (er - tr + half) >> shift, (ti - ei + half) >> shift
-    straight = (er + tr + half) >> shift, (ei + ti + half) >> shift
-    dst[n - k] = _packed(*mirrored)
-    dst[k] = _packed(*straight)
-    return _bits(*mirrored, *straight)
+    z = _complex(src[: n + 1])
+    near, far = z[: n // 2 + 1], z[: n // 2 - 1 : -1].conj()
+    turned = (near - far) * _complex(twiddles[: n // 2 + 1]).conj()
+    # −i·(re + i·im) = im − i·re
+    t = np.floor((turned.imag + 8192) * 2.0**-14) - 1j * np.floor((turned.real + 8192) * 2.0**-14)
+    both = near + far
+    half = _half(shift) * (1 + 1j)
+    out = np.empty(n + 1, np.complex128)
+    out[n // 2 :] = ((both - t).conj() + half)[::-1]
+    out[: n // 2 + 1] = both + t + half
+    return _store(out, shift, dst)
+
+
+def _complex(words: Integers) -> Complex:
+    return np.ascontiguousarray(words).view(np.int16).astype(np.float64).view(np.complex128)
+
+
+def _store(z: Complex, shift: int, dst: Integers) -> int:
+    """Scale and round down (half is in already), pack, and count the bits."""
+    parts = z.view(np.float64)
+    if shift:
+        parts = np.floor(parts * 2.0**-shift)
+    dst[: len(z)] = parts.astype(np.int16).view(np.int32)
+    return _bits(parts)
 
 
 def copy(src: Integers, dst: Integers, n: int) -> None:
@@ -151,10 +173,12 @@ def restore(
     re, im = _parts(z[at : at + n // 2])
     v = _shifted(np.stack([re, -im], -1).ravel() + _half(shift), shift)
     y = int(states[which])
-    run = []
-    for value in v.tolist():
-        y = min(max(value + ((29 * y) >> 5), -STATE_MAX), STATE_MAX)
-        run.append(y)
+    run = v.tolist()
+    for i, value in enumerate(run):
+        y = value + ((29 * y) >> 5)
+        if not -STATE_MAX <= y <= STATE_MAX:
+            y = STATE_MAX if y > 0 else -STATE_MAX
+        run[i] = y
     states[which] = y
     echo = (np.array(run, np.int64) + 8) >> 4
     d = source[:n].astype(np.int64)
