@@ -126,7 +126,7 @@ class Canceller:
         self._take_in(reference)
         shift = self._estimate()
         sums = self.sums
-        kernels.restore(self.a, n >> 1, n, shift, self.states, 0, microphone, out, sums)
+        kernels.restore(self.a, microphone, out, n >> 1, n, shift, self.states, 0, sums)
         self._watch(sums[0], sums[1], sums[2])
         exponent = self._error_spectrum(out)
         if not self._ready():
@@ -134,7 +134,7 @@ class Canceller:
         self._listen(exponent + self.scale)
         self._learn(exponent + self.scale)
         shift = self._to_q4(self._inverse(self.b, self.a, exponent))
-        kernels.restore(self.b, n >> 1, n, shift, self.states, 1, out, out, sums)
+        kernels.restore(self.b, out, out, n >> 1, n, shift, self.states, 1, sums)
         self._constrain()
 
     # Transforms. A spectrum's words are below 2^13.3, so that the next transform has room.
@@ -216,7 +216,7 @@ class Canceller:
             self.a, self.b, self.s, self.x2_bits,
         )  # fmt: skip
         shift = bits - 14
-        self.bits = kernels.gather(self.a, self.b, 0, 0, 1, self.a, k, shift)
+        self.bits = kernels.gather(self.a, self.b, self.a, 0, 0, 1, k, shift)
         return self._to_q4(self._inverse(self.a, self.b, self.x_exponent - 11 + shift - self.scale))
 
     def _error_spectrum(self, e):
@@ -283,7 +283,7 @@ class Canceller:
         constants[2] = 10 - x_exponent - exponent
         constants[3] = 21 - 2 * x_exponent
         self.kernels.learn(
-            self.b, self.s, self.psi, self.p, self.w, self.x, self.p_shift, self.x2_bits,
+            self.x, self.w, self.p, self.b, self.s, self.psi, self.p_shift, self.x2_bits,
             self.n_bins, self.n_parts, self.refill, self.reciprocals, constants,
         )  # fmt: skip
 
@@ -302,10 +302,10 @@ class Canceller:
         if not bits:
             return
         shift = bits - 14
-        self.bits = kernels.gather(self.w, self.w, 1, 2 * part, 2 * m, self.a, k, shift)
+        self.bits = kernels.gather(self.w, self.w, self.a, 1, 2 * part, 2 * m, k, shift)
         exponent = self._inverse(self.a, self.b, shift)
         exponent += self._forward(self.a, self.b, 0, self.bits)
-        kernels.constrain(self.w, part, self.a, k, m, _shift(-exponent, 29 - self.bits))
+        kernels.constrain(self.w, self.a, part, k, m, _shift(-exponent, 29 - self.bits))
 
 
 def _shift(shift, most_left=14):

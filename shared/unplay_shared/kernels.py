@@ -18,12 +18,12 @@ STATE_MAX = 33554431  # 2^25 − 1, of the de-emphasis
 
 def words(n):
     """n words, zero."""
-    return array("i", [0]) * n
+    return array("i", bytes(4 * n))
 
 
 def samples(n):
     """n samples of 16 bits, zero."""
-    return array("h", [0]) * n
+    return array("h", bytes(2 * n))
 
 
 def octets(n):
@@ -214,7 +214,7 @@ def emphasise(x, before, dst, at, n, shift):
     return total
 
 
-def restore(z, at, n, shift, states, which, source, out, sums):
+def restore(z, source, out, at, n, shift, states, which, sums):
     """De-emphasis of the conjugate samples in z(at) … and out = source − echo, saturated.
 
     The echo runs through y(i) = y'(i) + (29/32)·y(i−1) in Q4; states(which) is kept between blocks. shift
@@ -288,7 +288,7 @@ def estimate(x, w, p, p_shift, n_bins, n_parts, x2_shift, yr, yi, s, x2_bits):
     return bit_count(seen)
 
 
-def gather(re, im, im_first, first, step, dst, n_bins, shift):
+def gather(re, im, dst, im_first, first, step, n_bins, shift):
     """Conjugate complex words of two arrays of words, shifted: dst(k) = re(j) − i·im(j + im_first),
 
     where j = first + step·k.
@@ -327,7 +327,7 @@ def _power(w, shift):
     return shifted((re * re + im * im) >> 2, shift)
 
 
-def learn(e, s, psi, p, w, x, p_shift, x2_bits, n_bins, n_parts, prior, reciprocals, settings):
+def learn(x, w, p, e, s, psi, p_shift, x2_bits, n_bins, n_parts, prior, reciprocals, settings):
     """Kalman gain of every bin and partition; weights and uncertainty follow; E becomes G·E, conjugate.
 
     For each bin D = S + ψ, K = P/D, W += μ·K·X*·E, P −= 2^−c·K·|X|²·P + 2^−f·(P − |W|² − prior). G = S/D
@@ -425,7 +425,7 @@ def halve(w, n_words):
         w[i] >>= 1
 
 
-def constrain(w, part, tail, n_bins, n_parts, shift):
+def constrain(w, tail, part, n_bins, n_parts, shift):
     """Take the spectrum `tail` of what lies beyond the partition out of its weights.
 
     `tail` comes of samples whose odd ones have the wrong sign: it is conjugate and runs backwards.

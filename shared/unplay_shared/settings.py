@@ -28,14 +28,16 @@ def complete(given):
                 "the canceller has no setting %s; it has %s" % (name, ", ".join(e[0] for e in CANCELLER))
             )
         settings[name] = given[name]
-    for name, unit, allowed, _, _ in CANCELLER:
+    for name, _, allowed, _, _ in CANCELLER:
         value = settings[name]
         if isinstance(allowed, list):
             if value not in allowed:
                 choices = ", ".join(str(v) for v in allowed)
                 raise ValueError("%s is %r; it can be %s" % (name, value, choices))
         elif not isinstance(value, int) or not allowed[0] <= value <= allowed[1]:
-            raise ValueError("%s is %r; it must be a whole number from %d to %d" % (name, value, *allowed))
+            raise ValueError(
+                "%s is %r; it must be a whole number from %d to %d" % (name, value, allowed[0], allowed[1])
+            )
     return settings
 
 

@@ -161,13 +161,13 @@ def emphasise(x: Integers, before: int, dst: Integers, at: int, n: int, shift: i
 
 def restore(
     z: Integers,
+    source: Integers,
+    out: Integers,
     at: int,
     n: int,
     shift: int,
     states: Integers,
     which: int,
-    source: Integers,
-    out: Integers,
     sums: Integers,
 ) -> None:
     re, im = _parts(z[at : at + n // 2])
@@ -225,10 +225,10 @@ def estimate(
 def gather(
     re: Integers,
     im: Integers,
+    dst: Integers,
     im_first: int,
     first: int,
     step: int,
-    dst: Integers,
     n_bins: int,
     shift: int,
 ) -> int:
@@ -254,12 +254,12 @@ def listen(
 
 
 def learn(
+    x: Integers,
+    w: Integers,
+    p: Integers,
     e: Integers,
     s: Integers,
     psi: Integers,
-    p: Integers,
-    w: Integers,
-    x: Integers,
     p_shift: Integers,
     x2_bits: Integers,
     n_bins: int,
@@ -331,7 +331,7 @@ def halve(w: Integers, n_words: int) -> None:
 
 
 def constrain(
-    w: Integers, part: int, tail: Integers, n_bins: int, n_parts: int, shift: int
+    w: Integers, tail: Integers, part: int, n_bins: int, n_parts: int, shift: int
 ) -> None:
     re, im = _parts(tail[:n_bins][::-1])
     grid = w.reshape(n_bins, n_parts, 2)
