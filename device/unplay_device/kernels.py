@@ -2,7 +2,9 @@
 
 Viper keeps the first three locals in registers, multiplies and shifts 32-bit words without check, and loads
 halves and bytes without sign. `e[0] = …` through a pointer that is moved on is its fastest access. Shift
-counts are kept from 0 to 31, because machines differ beyond.
+counts are kept from 0 to 31, because machines differ beyond. No kernel calls another: that would need the
+interpreter. Where only the size of complex words is asked, w ^ (w << 1) is collected, whose top set bit in
+either half is where the copies of the sign begin.
 """
 
 from array import array
@@ -20,26 +22,6 @@ def samples(n):
 
 def octets(n):
     return bytearray(n)
-
-
-@micropython.viper
-def bit_count(value: int) -> int:
-    n = 0
-    while value:
-        value = value >> 1
-        n += 1
-    return n
-
-
-@micropython.viper
-def packed_bits(seen: int) -> int:
-    """Bits of complex words of which w ^ (w << 1) was collected: its top set bit in either half."""
-    seen = (seen | (seen >> 16)) & 0xFFFF
-    n = 0
-    while seen > 1:
-        seen = seen >> 1
-        n += 1
-    return n
 
 
 @micropython.viper
@@ -88,7 +70,12 @@ def first4(src: ptr32, dst: ptr32, order: ptr16, low: int, n: int, shift: int) -
         seen = seen | (w ^ (w << 1))
         dst = ptr32(int(dst) + 16)
         quarter -= 1
-    return int(packed_bits(seen))
+    seen = (seen | (seen >> 16)) & 0xFFFF
+    bits = 0
+    while seen > 1:
+        seen = seen >> 1
+        bits += 1
+    return bits
 
 
 @micropython.viper
@@ -115,7 +102,12 @@ def first2(src: ptr32, dst: ptr32, order: ptr16, low: int, n: int, shift: int) -
         seen = seen | (w ^ (w << 1))
         dst = ptr32(int(dst) + 8)
         pairs -= 1
-    return int(packed_bits(seen))
+    seen = (seen | (seen >> 16)) & 0xFFFF
+    bits = 0
+    while seen > 1:
+        seen = seen >> 1
+        bits += 1
+    return bits
 
 
 @micropython.viper
@@ -125,9 +117,13 @@ def stage(z: ptr32, twiddles: ptr32, n: int, length: int, shift: int) -> int:
     half = (1 << shift) >> 1
     apart = length << 2
     stride = (length << 4) - 3 * apart
-    step = (n >> 1) // length
-    turn = step << 2
-    groups_all = (n >> 2) // length
+    turn = n << 1  # bytes between twiddles, n / (2·length) words
+    groups_all = n >> 2
+    k = length
+    while k > 1:
+        k = k >> 1
+        turn = turn >> 1
+        groups_all = groups_all >> 1
     seen = 0
     j = 0
     while j < length:
@@ -201,7 +197,12 @@ def stage(z: ptr32, twiddles: ptr32, n: int, length: int, shift: int) -> int:
             seen = seen | (w ^ (w << 1))
             groups -= 1
         j += 1
-    return int(packed_bits(seen))
+    seen = (seen | (seen >> 16)) & 0xFFFF
+    bits = 0
+    while seen > 1:
+        seen = seen >> 1
+        bits += 1
+    return bits
 
 
 @micropython.viper
@@ -242,7 +243,12 @@ def split(src: ptr32, dst: ptr32, twiddles: ptr32, n: int, shift: int, wrap: int
         dst = ptr32(int(dst) + 4)
         seen = seen | (w ^ (w << 1))
         n -= 1
-    return int(packed_bits(seen))
+    seen = (seen | (seen >> 16)) & 0xFFFF
+    bits = 0
+    while seen > 1:
+        seen = seen >> 1
+        bits += 1
+    return bits
 
 
 @micropython.viper
@@ -265,7 +271,11 @@ def peak(x: ptr16, before: int, n: int) -> int:
         before = t
         seen = seen | (u ^ (u >> 31))
         n -= 1
-    return int(bit_count(seen))
+    bits = 0
+    while seen:
+        seen = seen >> 1
+        bits += 1
+    return bits
 
 
 @micropython.viper
@@ -442,7 +452,11 @@ def estimate(
         p_shift = ptr8(int(p_shift) + 1)
         x2_bits = ptr8(int(x2_bits) + 1)
         n_bins -= 1
-    return int(bit_count(seen))
+    bits = 0
+    while seen:
+        seen = seen >> 1
+        bits += 1
+    return bits
 
 
 @micropython.viper
@@ -470,7 +484,12 @@ def gather(
         im = ptr32(int(im) + step)
         dst = ptr32(int(dst) + 4)
         n_bins -= 1
-    return int(packed_bits(seen))
+    seen = (seen | (seen >> 16)) & 0xFFFF
+    bits = 0
+    while seen > 1:
+        seen = seen >> 1
+        bits += 1
+    return bits
 
 
 @micropython.viper
@@ -516,7 +535,11 @@ def listen(e: ptr32, psi: ptr32, n_bins: int, new_shift: int, old_shift: int, sm
         here = after
         after = after2
         n_bins -= 1
-    return int(bit_count(seen))
+    bits = 0
+    while seen:
+        seen = seen >> 1
+        bits += 1
+    return bits
 
 
 @micropython.viper
@@ -717,7 +740,11 @@ def largest(w: ptr32, part: int, n_bins: int, n_parts: int) -> int:
         seen = seen | (t ^ (t >> 31)) | (u ^ (u >> 31))
         w = ptr32(int(w) + (n_parts << 3))
         n_bins -= 1
-    return int(bit_count(seen))
+    bits = 0
+    while seen:
+        seen = seen >> 1
+        bits += 1
+    return bits
 
 
 @micropython.viper
