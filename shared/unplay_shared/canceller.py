@@ -126,7 +126,8 @@ class Canceller:
         self._take_in(reference)
         shift = self._estimate()
         sums = self.sums
-        kernels.restore(self.a, microphone, out, n >> 1, n, shift, self.states, 0, sums)
+        kernels.restore(self.a, n, shift, microphone, out, n >> 1, self.states, 0)
+        kernels.loudness(microphone, n, out, sums)
         self._watch(sums[0], sums[1], sums[2])
         exponent = self._error_spectrum(out)
         if not self._ready():
@@ -134,7 +135,7 @@ class Canceller:
         self._listen(exponent + self.scale)
         self._learn(exponent + self.scale)
         shift = self._to_q4(self._inverse(self.b, self.a, exponent))
-        kernels.restore(self.b, out, out, n >> 1, n, shift, self.states, 1, sums)
+        kernels.restore(self.b, n, shift, out, out, n >> 1, self.states, 1)
         self._constrain()
 
     # Transforms. A spectrum's words are below 2^13.3, so that the next transform has room.
@@ -143,13 +144,13 @@ class Canceller:
         """Spectrum of the samples in src, by way of dst, back into src. Returns its exponent over theirs."""
         shifts = self._transform(src, dst, low, bits)
         shift = max(self.bits - 11, 0)
-        self.bits = self.kernels.split(dst, src, self.twiddles, self.n_block, shift, 1)
+        self.bits = self.kernels.split(dst, self.n_block, shift, src, self.twiddles, 1)
         return shifts + shift - 1
 
     def _inverse(self, spectrum, other, exponent):
         """Conjugate samples of a conjugate spectrum, in its place. Returns their exponent."""
         shift = max(self.bits - 11, 0)
-        bits = self.kernels.split(spectrum, other, self.twiddles, self.n_block, shift, 0)
+        bits = self.kernels.split(spectrum, self.n_block, shift, other, self.twiddles, 0)
         return exponent + shift - 1 - self.log2_n + self._transform(other, spectrum, -1, bits)
 
     def _transform(self, src, dst, low, bits):
@@ -157,15 +158,15 @@ class Canceller:
         kernels, n = self.kernels, self.n_block
         if self.radix4:
             total = max(bits - 13, 0)
-            bits = kernels.first4(src, dst, self.order, low, n, total)
+            bits = kernels.first4(src, n, total, low, dst, self.order)
             length = 4
         else:
             total = max(bits - 14, 0)
-            bits = kernels.first2(src, dst, self.order, low, n, total)
+            bits = kernels.first2(src, n, total, low, dst, self.order)
             length = 2
         while length < n:
             shift = max(bits - 12, 0)
-            bits = kernels.stage(dst, self.twiddles, n, length, shift)
+            bits = kernels.stage(dst, n, shift, length, self.twiddles)
             total += shift
             length *= 4
         self.bits = bits
@@ -180,10 +181,10 @@ class Canceller:
         """The reference's newest spectrum into partition 0; how loud it is into `heard`."""
         kernels, n, past, a = self.kernels, self.n_block, self.past, self.a
         last = past[n - 1]
-        bits = kernels.peak(reference, last, n)
+        bits = kernels.peak(reference, n, last)
         shift = max(bits, self.past_bits) - 14
-        total = kernels.emphasise(past, self.before, a, 0, n, shift)
-        total += kernels.emphasise(reference, last, a, n >> 1, n, shift)
+        total = kernels.emphasise(past, n, self.before, a, 0, shift)
+        total += kernels.emphasise(reference, n, last, a, n >> 1, shift)
         kernels.copy(reference, past, n)
         self.past_bits, self.before = bits, last
         self.heard = _log2_up(total) + shift - 5
@@ -205,25 +206,25 @@ class Canceller:
         if most > old or most < old - 1:
             self.x_exponent = most
         self.kernels.insert(
-            self.a, self.x, self.n_bins, m, _shift(self.x_exponent - exponent), _shift(self.x_exponent - old)
+            self.x, self.n_bins, m, self.a, _shift(self.x_exponent - exponent), _shift(self.x_exponent - old)
         )
 
     def _estimate(self):
         """The echo's samples, into a. Returns the shift that takes them to Q4."""
         kernels, k = self.kernels, self.n_bins
         bits = kernels.estimate(
-            self.x, self.w, self.p, self.p_shift, k, self.n_parts, self.power_shift,
+            self.w, k, self.n_parts, self.x, self.p, self.p_shift, self.power_shift,
             self.a, self.b, self.s, self.x2_bits,
         )  # fmt: skip
         shift = bits - 14
-        self.bits = kernels.gather(self.a, self.b, self.a, 0, 0, 1, k, shift)
+        self.bits = kernels.gather(self.a, k, shift, self.b, self.a, 0, 0, 1)
         return self._to_q4(self._inverse(self.a, self.b, self.x_exponent - 11 + shift - self.scale))
 
     def _error_spectrum(self, e):
         """E of zeros and the block, into b. Returns its exponent; how loud it is into `left`."""
         kernels, n = self.kernels, self.n_block
-        shift = kernels.peak(e, self.e_before, n) - 14
-        total = kernels.emphasise(e, self.e_before, self.b, n >> 1, n, shift)
+        shift = kernels.peak(e, n, self.e_before) - 14
+        total = kernels.emphasise(e, n, self.e_before, self.b, n >> 1, shift)
         self.e_before = e[n - 1]
         self.left = _log2_up(total) + shift - 5
         return shift - 5 + self._forward(self.b, self.a, 0, 14)
@@ -270,8 +271,8 @@ class Canceller:
         old = self.psi_exponent
         self.psi_exponent = max(new, old + ((self.psi_bits - 28) >> 1))
         self.psi_bits = self.kernels.listen(
-            self.b, self.psi, self.n_bins,
-            _shift(2 * (self.psi_exponent - exponent), 28), _shift(2 * (self.psi_exponent - old), 28), smoothing,
+            self.b, self.n_bins, _shift(2 * (self.psi_exponent - exponent), 28),
+            self.psi, _shift(2 * (self.psi_exponent - old), 28), smoothing,
         )  # fmt: skip
 
     def _learn(self, exponent):
@@ -283,8 +284,8 @@ class Canceller:
         constants[2] = 10 - x_exponent - exponent
         constants[3] = 21 - 2 * x_exponent
         self.kernels.learn(
-            self.x, self.w, self.p, self.b, self.s, self.psi, self.p_shift, self.x2_bits,
-            self.n_bins, self.n_parts, self.refill, self.reciprocals, constants,
+            self.w, self.n_bins, self.n_parts, self.x, self.p, self.b, self.s, self.psi, self.p_shift,
+            self.x2_bits, self.refill, self.reciprocals, constants,
         )  # fmt: skip
 
     def _constrain(self):
@@ -302,7 +303,7 @@ class Canceller:
         if not bits:
             return
         shift = bits - 14
-        self.bits = kernels.gather(self.w, self.w, self.a, 1, 2 * part, 2 * m, k, shift)
+        self.bits = kernels.gather(self.w, k, shift, self.w, self.a, 1, 2 * part, 2 * m)
         exponent = self._inverse(self.a, self.b, shift)
         exponent += self._forward(self.a, self.b, 0, self.bits)
         kernels.constrain(self.w, self.a, part, k, m, _shift(-exponent, 29 - self.bits))

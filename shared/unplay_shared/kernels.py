@@ -64,13 +64,14 @@ def shifted(value, shift):
 
 
 def clipped(value, limit):
-    return limit if value > limit else -limit if value < -limit else value
+    """Saturated to −limit − 1 … limit."""
+    return limit if value > limit else -limit - 1 if value < -limit else value
 
 
 # The FFT: decimation in time, radix 4 behind a first stage of radix 4 or 2, scaled by the block.
 
 
-def first4(src, dst, order, low, n, shift):
+def first4(src, n, shift, low, dst, order):
     """First stage of radix 4, from `src` in natural order to `dst` in the digit-reversed order of `order`.
 
     dst: n complex words. low: −1, or 0 to take the first half of `src` as zero. Returns the bits of dst.
@@ -92,7 +93,7 @@ def first4(src, dst, order, low, n, shift):
     return bit_count(seen)
 
 
-def first2(src, dst, order, low, n, shift):
+def first2(src, n, shift, low, dst, order):
     """As `first4` with radix 2, where n is twice a power of four."""
     pairs = n >> 1
     half = (1 << shift) >> 1
@@ -108,7 +109,7 @@ def first2(src, dst, order, low, n, shift):
     return bit_count(seen)
 
 
-def stage(z, twiddles, n, length, shift):
+def stage(z, n, shift, length, twiddles):
     """Combine transforms of `length` points in z, in place, by fours. Returns the bits of z.
 
     twiddles: exp(iπk/n), Q14, k = 0 … n. Half a unit is added to the first operand only: all four results
@@ -131,7 +132,7 @@ def stage(z, twiddles, n, length, shift):
     return bit_count(seen)
 
 
-def split(src, dst, twiddles, n, shift, wrap):
+def split(src, n, shift, dst, twiddles, wrap):
     """Between n complex values of a half-length transform and the n + 1 bins of a real signal.
 
     With E = Z(k) + Z*(n−k), D = Z(k) − Z*(n−k): dst(k) = E − i·exp(−iπk/n)·D, which is twice the bin. The
@@ -190,7 +191,7 @@ def copy(src, dst, n):
         dst[i] = src[i]
 
 
-def peak(x, before, n):
+def peak(x, n, before):
     """Bits of 32·x(i) − 29·x(i−1), with x(−1) = before: how far `emphasise` must shift."""
     seen = 0
     for i in range(n):
@@ -199,7 +200,7 @@ def peak(x, before, n):
     return bit_count(seen)
 
 
-def emphasise(x, before, dst, at, n, shift):
+def emphasise(x, n, before, dst, at, shift):
     """Pre-emphasis 1 − (29/32)·z⁻¹ of n samples into the words dst(at) …, two samples a word.
 
     A flat spectrum learns faster and leaks less between bins. Returns the sum of magnitudes.
@@ -214,40 +215,39 @@ def emphasise(x, before, dst, at, n, shift):
     return total
 
 
-def restore(z, source, out, at, n, shift, states, which, sums):
+def restore(z, n, shift, source, out, at, states, which):
     """De-emphasis of the conjugate samples in z(at) … and out = source − echo, saturated.
 
     The echo runs through y(i) = y'(i) + (29/32)·y(i−1) in Q4; states(which) is kept between blocks. shift
-    takes y' to Q4. sums: magnitudes of source, of out and of the echo, added up.
+    takes y' to Q4.
     """
     y = states[which]
     half = (1 << shift) >> 1 if shift > 0 else 0
-    source_sum = out_sum = echo_sum = 0
     for i in range(n):
         w = z[at + (i >> 1)]
         v = -imag(w) if i & 1 else real(w)
         y = clipped(shifted(v + half, shift) + ((29 * y) >> 5), STATE_MAX)
-        echo = (y + 8) >> 4
-        d = source[i]
-        e = d - echo
-        if e > 32767:
-            e = 32767
-        elif e < -32768:
-            e = -32768
-        out[i] = e
-        source_sum += size(d)
-        out_sum += size(e)
-        echo_sum += min(size(echo), 32767)
+        e = source[i] - ((y + 8) >> 4)
+        out[i] = 32767 if e > 32767 else -32768 if e < -32768 else e
     states[which] = y
-    sums[0] = source_sum
-    sums[1] = out_sum
-    sums[2] = echo_sum
+
+
+def loudness(d, n, e, sums):
+    """Sums of magnitudes, of every fourth sample, of d, of e and of their difference."""
+    d_sum = e_sum = y_sum = 0
+    for i in range(0, n, 4):
+        d_sum += size(d[i])
+        e_sum += size(e[i])
+        y_sum += size(d[i] - e[i])
+    sums[0] = d_sum
+    sums[1] = e_sum
+    sums[2] = y_sum
 
 
 # Bins and partitions
 
 
-def insert(new, x, n_bins, n_parts, new_shift, old_shift):
+def insert(x, n_bins, n_parts, new, new_shift, old_shift):
     """Take the newest spectrum in as partition 0, the others one on; bring all to one exponent."""
     for k in range(n_bins):
         base = k * n_parts
@@ -260,7 +260,7 @@ def insert(new, x, n_bins, n_parts, new_shift, old_shift):
         x[base] = pack(shifted(real(w), new_shift), shifted(imag(w), new_shift))
 
 
-def estimate(x, w, p, p_shift, n_bins, n_parts, x2_shift, yr, yi, s, x2_bits):
+def estimate(w, n_bins, n_parts, x, p, p_shift, x2_shift, yr, yi, s, x2_bits):
     """The echo's spectrum Y = Σ X·W and the power S = Σ P·|X|² that its error may have.
 
     yr, yi: real and imaginary part, words, Q11. S in units of 2^(p_shift + x2_shift) of P·|X|². x2_bits:
@@ -288,7 +288,7 @@ def estimate(x, w, p, p_shift, n_bins, n_parts, x2_shift, yr, yi, s, x2_bits):
     return bit_count(seen)
 
 
-def gather(re, im, dst, im_first, first, step, n_bins, shift):
+def gather(re, n_bins, shift, im, dst, im_first, first, step):
     """Conjugate complex words of two arrays of words, shifted: dst(k) = re(j) − i·im(j + im_first),
 
     where j = first + step·k.
@@ -301,7 +301,7 @@ def gather(re, im, dst, im_first, first, step, n_bins, shift):
     return bit_count(seen)
 
 
-def listen(e, psi, n_bins, new_shift, old_shift, smoothing):
+def listen(e, n_bins, new_shift, psi, old_shift, smoothing):
     """Power of the near end: psi follows 5/4 of the mean of |E|² over five bins.
 
     Both are shifted to one exponent first. smoothing: weight of the new block, 2^−smoothing. Returns the
@@ -327,7 +327,7 @@ def _power(w, shift):
     return shifted((re * re + im * im) >> 2, shift)
 
 
-def learn(x, w, p, e, s, psi, p_shift, x2_bits, n_bins, n_parts, prior, reciprocals, settings):
+def learn(w, n_bins, n_parts, x, p, e, s, psi, p_shift, x2_bits, prior, reciprocals, settings):
     """Kalman gain of every bin and partition; weights and uncertainty follow; E becomes G·E, conjugate.
 
     For each bin D = S + ψ, K = P/D, W += μ·K·X*·E, P −= 2^−c·K·|X|²·P + 2^−f·(P − |W|² − prior). G = S/D

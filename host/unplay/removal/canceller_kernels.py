@@ -65,7 +65,7 @@ def _half(shift: int) -> int:
 # The FFT runs in complex128: products of 15 and 14 bits and their sums are whole numbers that it holds exactly.
 
 
-def first4(src: Integers, dst: Integers, order: Integers, low: int, n: int, shift: int) -> int:
+def first4(src: Integers, n: int, shift: int, low: int, dst: Integers, order: Integers) -> int:
     places = np.add.outer(n // 4 * np.arange(4), order)
     z = _complex(src[places])
     if not low:
@@ -75,13 +75,13 @@ def first4(src: Integers, dst: Integers, order: Integers, low: int, n: int, shif
     return _store(out.ravel(), shift, dst)
 
 
-def first2(src: Integers, dst: Integers, order: Integers, low: int, n: int, shift: int) -> int:
+def first2(src: Integers, n: int, shift: int, low: int, dst: Integers, order: Integers) -> int:
     a, b = _complex(src[np.add.outer(n // 2 * np.arange(2), order)])
     a = (a if low else 0) + _half(shift) * (1 + 1j)
     return _store(np.stack([a + b, a - b], -1).ravel(), shift, dst)
 
 
-def stage(z: Integers, twiddles: Integers, n: int, length: int, shift: int) -> int:
+def stage(z: Integers, n: int, shift: int, length: int, twiddles: Integers) -> int:
     blocks = _complex(z[:n]).reshape(-1, 4, length)
     turned = blocks[:, 1:] * _turns(twiddles.tobytes(), n, length)
     parts = turned.view(np.float64)
@@ -111,7 +111,7 @@ def _by_fours(a: Complex, b: Complex, c: Complex, d: Complex, out: Complex, shif
     np.subtract(odd, between, out=out[3])
 
 
-def split(src: Integers, dst: Integers, twiddles: Integers, n: int, shift: int, wrap: int) -> int:
+def split(src: Integers, n: int, shift: int, dst: Integers, twiddles: Integers, wrap: int) -> int:
     if wrap:
         src[n] = src[0]
     z = _complex(src[: n + 1])
@@ -149,48 +149,37 @@ def _emphasised(x: Integers, before: int, n: int) -> Wide:
     return 32 * wide - 29 * np.concatenate([[int(before)], wide[:-1]])
 
 
-def peak(x: Integers, before: int, n: int) -> int:
+def peak(x: Integers, n: int, before: int) -> int:
     return _bits(_emphasised(x, before, n))
 
 
-def emphasise(x: Integers, before: int, dst: Integers, at: int, n: int, shift: int) -> int:
+def emphasise(x: Integers, n: int, before: int, dst: Integers, at: int, shift: int) -> int:
     v = _shifted(_emphasised(x, before, n), shift)
     dst[at : at + n // 2] = _packed(v[0::2], v[1::2])
     return int((v ^ (v >> 31)).sum())
 
 
-def restore(
-    z: Integers,
-    source: Integers,
-    out: Integers,
-    at: int,
-    n: int,
-    shift: int,
-    states: Integers,
-    which: int,
-    sums: Integers,
-) -> None:
+def restore(z: Integers, n: int, shift: int, source: Integers, out: Integers, at: int, states: Integers, which: int) -> None:
     re, im = _parts(z[at : at + n // 2])
     v = _shifted(np.stack([re, -im], -1).ravel() + _half(shift), shift)
     y = int(states[which])
     run = v.tolist()
     for i, value in enumerate(run):
         y = value + ((29 * y) >> 5)
-        if not -STATE_MAX <= y <= STATE_MAX:
-            y = STATE_MAX if y > 0 else -STATE_MAX
+        if not -STATE_MAX - 1 <= y <= STATE_MAX:
+            y = STATE_MAX if y > 0 else -STATE_MAX - 1
         run[i] = y
     states[which] = y
     echo = (np.array(run, np.int64) + 8) >> 4
-    d = source[:n].astype(np.int64)
-    e = np.clip(d - echo, -32768, 32767)
-    out[:n] = e
-    sums[0], sums[1] = (d ^ (d >> 31)).sum(), (e ^ (e >> 31)).sum()
-    sums[2] = np.minimum(echo ^ (echo >> 31), 32767).sum()
+    out[:n] = np.clip(source[:n] - echo, -32768, 32767)
 
 
-def insert(
-    new: Integers, x: Integers, n_bins: int, n_parts: int, new_shift: int, old_shift: int
-) -> None:
+def loudness(d: Integers, n: int, e: Integers, sums: Integers) -> None:
+    a, b = d[:n:4].astype(np.int64), e[:n:4].astype(np.int64)
+    sums[:] = [(v ^ (v >> 31)).sum() for v in (a, b, a - b)]
+
+
+def insert(x: Integers, n_bins: int, n_parts: int, new: Integers, new_shift: int, old_shift: int) -> None:
     grid = x.reshape(n_bins, n_parts)
     re, im = _parts(grid[:, :-1])
     grid[:, 1:] = _packed(_shifted(re, old_shift), _shifted(im, old_shift))
@@ -198,19 +187,7 @@ def insert(
     grid[:, 0] = _packed(_shifted(re, new_shift), _shifted(im, new_shift))
 
 
-def estimate(
-    x: Integers,
-    w: Integers,
-    p: Integers,
-    p_shift: Integers,
-    n_bins: int,
-    n_parts: int,
-    x2_shift: int,
-    yr: Integers,
-    yi: Integers,
-    s: Integers,
-    x2_bits: Integers,
-) -> int:
+def estimate(w: Integers, n_bins: int, n_parts: int, x: Integers, p: Integers, p_shift: Integers, x2_shift: int, yr: Integers, yi: Integers, s: Integers, x2_bits: Integers) -> int:
     xr, xi = (v.reshape(n_bins, n_parts) for v in _parts(x))
     wr, wi = np.moveaxis(w.reshape(n_bins, n_parts, 2).astype(np.int64) >> 14, -1, 0)
     re, im = (xr * wr - xi * wi).sum(1), (xr * wi + xi * wr).sum(1)
@@ -222,16 +199,7 @@ def estimate(
     return _bits(re, im)
 
 
-def gather(
-    re: Integers,
-    im: Integers,
-    dst: Integers,
-    im_first: int,
-    first: int,
-    step: int,
-    n_bins: int,
-    shift: int,
-) -> int:
+def gather(re: Integers, n_bins: int, shift: int, im: Integers, dst: Integers, im_first: int, first: int, step: int) -> int:
     stop = first + step * n_bins
     half = _half(shift)
     a = _shifted(re[first:stop:step][:n_bins].astype(np.int64) + half, shift)
@@ -240,9 +208,7 @@ def gather(
     return _bits(a, b)
 
 
-def listen(
-    e: Integers, psi: Integers, n_bins: int, new_shift: int, old_shift: int, smoothing: int
-) -> int:
+def listen(e: Integers, n_bins: int, new_shift: int, psi: Integers, old_shift: int, smoothing: int) -> int:
     re, im = _parts(e[:n_bins])
     power = _shifted((re * re + im * im) >> 2, new_shift)
     padded = np.pad(power, 2, "edge")
@@ -253,21 +219,7 @@ def listen(
     return _bits(value)
 
 
-def learn(
-    x: Integers,
-    w: Integers,
-    p: Integers,
-    e: Integers,
-    s: Integers,
-    psi: Integers,
-    p_shift: Integers,
-    x2_bits: Integers,
-    n_bins: int,
-    n_parts: int,
-    prior: Integers,
-    reciprocals: Integers,
-    settings: Integers,
-) -> None:
+def learn(w: Integers, n_bins: int, n_parts: int, x: Integers, p: Integers, e: Integers, s: Integers, psi: Integers, p_shift: Integers, x2_bits: Integers, prior: Integers, reciprocals: Integers, settings: Integers) -> None:
     c = settings.tolist()
     er, ei = _parts(e[:n_bins])
     p_down = p_shift.astype(np.int64)
@@ -297,7 +249,7 @@ def learn(
         wr + ((xr * fr + xi * fi) >> w_shift[:, None]),
         wi + ((xr * fi - xi * fr) >> w_shift[:, None]),
     )
-    w[:] = np.clip(np.stack(new, -1), -W_MAX, W_MAX).ravel()
+    w[:] = np.clip(np.stack(new, -1), -W_MAX - 1, W_MAX).ravel()
     if not c[6]:
         e[:n_bins] = 0
         return
@@ -338,4 +290,4 @@ def constrain(
     wide = grid[:, part].astype(np.int64)
     wide[:, 0] -= _shifted(re, shift)
     wide[:, 1] += _shifted(im, shift)
-    grid[:, part] = np.clip(wide, -W_MAX, W_MAX)
+    grid[:, part] = np.clip(wide, -W_MAX - 1, W_MAX)
