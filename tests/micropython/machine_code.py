@@ -298,23 +298,41 @@ class Array:
 
 
 class BoardKernels:
-    """A board's kernels as the module that `Canceller` is given."""
+    """A board's kernels as the module that `Canceller` is given.
 
-    def __init__(self, board: Board) -> None:
-        self.board = board
+    sources: device files, later ones before earlier ones. Their native functions run on the board, their
+    plain functions here, with the board's arrays.
+    """
 
-    def words(self, n: int) -> Array:
-        return self.board.allocate(n, "<i4")
+    def __init__(self, core: Core, sources: list[Path], folder: Path) -> None:
+        routines = {r.name: r for path in sources for r in compile_routines(path, core.arch, folder)}
+        self.board = Board(list(routines.values()), core)
+        self.words = lambda n: self.board.allocate(n, "<i4")
+        self.samples = lambda n: self.board.allocate(n, "<i2")
+        self.octets = lambda n: self.board.allocate(n, "<u1")
+        names: dict[str, Any] = {name: self._native(name) for name in routines}
+        names["_frame"] = self.words(16)
+        for path in sources:
+            plain = [
+                node
+                for node in ast.parse(path.read_text()).body
+                if isinstance(node, ast.FunctionDef)
+                and not node.decorator_list
+                and node.name not in ("words", "samples", "octets")
+            ]
+            exec(compile(ast.Module(plain, []), str(path), "exec"), names)
+        self.names = names
 
-    def samples(self, n: int) -> Array:
-        return self.board.allocate(n, "<i2")
-
-    def octets(self, n: int) -> Array:
-        return self.board.allocate(n, "<u1")
-
-    def __getattr__(self, name: str) -> Callable[..., int]:
-        if name not in self.board.entry:
-            raise AttributeError(name)
+    def _native(self, name: str) -> Callable[..., int]:
         return lambda *arguments: self.board.call(name, *arguments)
 
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.names[name]
+        except KeyError:
+            raise AttributeError(name) from None
 
+
+DEVICE = Path(__file__).parents[2] / "device" / "unplay_device"
+VIPER_KERNELS = [DEVICE / "kernels.py"]
+THUMB_KERNELS = [DEVICE / "kernels.py", DEVICE / "kernels_thumb.py"]
