@@ -25,7 +25,7 @@ def complete(given):
     for name in given:
         if name not in settings:
             raise ValueError(
-                "the canceller has no setting %s; it has %s" % (name, ", ".join(e[0] for e in CANCELLER))
+                "there is no setting %s; choose from %s" % (name, ", ".join(e[0] for e in CANCELLER))
             )
         settings[name] = given[name]
     for name, _, allowed, _, _ in CANCELLER:
