@@ -785,9 +785,18 @@ def largest(w: ptr32, part: int, n_bins: int, n_parts: int) -> int:
 
 
 @micropython.viper
-def halve(w: ptr32, n_words: int):
+def rescale(w: ptr32, n_words: int, shift: int):
+    limit = 536870912
     while n_words:
-        w[0] = w[0] >> 1
+        if shift > 0:
+            t = w[0] >> 1
+        else:
+            t = w[0] << 1
+            if t >= limit:
+                t = limit - 1
+            elif t < 0 - limit:
+                t = 0 - limit
+        w[0] = t
         w = ptr32(int(w) + 4)
         n_words -= 1
 

@@ -9,8 +9,8 @@ from array import array
 import micropython
 
 from unplay_device.kernels import (  # noqa: F401  (this module offers all kernels)
-    constrain, copy, doubt, emphasise, estimate, first2, first4, gather, halve, insert, largest, learn, listen,
-    loudness, octets, peak, restore, samples, words,
+    constrain, copy, doubt, emphasise, estimate, first2, first4, gather, insert, largest, learn, listen, loudness,
+    octets, peak, rescale, restore, samples, words,
 )  # fmt: skip
 
 _frame = array("i", bytes(64))

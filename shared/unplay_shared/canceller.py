@@ -22,10 +22,12 @@ PRIOR = 4 * PRIOR_ONE
 PRIOR_STEPS, PRIOR_STEP_Q16 = 240, 64600
 """The prior falls by 15 dB over the tail: by this factor in each of so many steps."""
 
-ACTIVE_LOG2 = 3
-"""Learning begins when the pre-emphasised reference, over two blocks, has a mean magnitude above 2^2."""
+ACTIVE_LOG2 = 6
+"""Learning begins when the pre-emphasised reference, over two blocks, has a mean magnitude above 2^5."""
 
-LEAST_SCALE = -8
+LEAST_SCALE, MOST_SCALE = -8, 12
+HEADROOM_LOG2 = 2
+"""The loudest bins of a path are above its mean: rooms and loudspeakers favour low frequencies."""
 
 LEAST_EXPONENT = -20
 
@@ -106,8 +108,9 @@ class Canceller:
         self.x_exponent = LEAST_EXPONENT
         self.psi_exponent = 0
         self.psi_bits = 0
+        self.fresh = True
         self.scale = 0
-        self.loudest = 0
+        self.loudest_heard = self.loudest_left = -99
         self.age = 0  # blocks since learning began
         self.before = 0
         self.past_bits = 0
@@ -244,30 +247,39 @@ class Canceller:
             self.kernels.doubt(self.p, self.p_shift, self.n_bins, self.n_parts, self.half_prior)
 
     def _ready(self):
-        """Whether the reference has begun. Scales the recording to it, so that |W| is about 1."""
-        if self.age == 0:
-            if self.heard < self.log2_n + ACTIVE_LOG2:
-                return False
-            self.loudest = self.heard
-            self.scale = min(max(self.heard - self.left, LEAST_SCALE), 12)
-        elif self.age < self.settling:
-            self.loudest = max(self.loudest, self.heard)
-            while self.left + self.scale > self.loudest + 1 and self.scale > LEAST_SCALE:
-                self._scale_down()
-        self.age = min(self.age + 1, 1 << 20)
+        """Whether the reference has begun. Scales the recording to it, so that |W| is about 1.
+
+        Both loudest blocks count, until the reference has been loud for a while; the recording may hold
+        a talker as well, or begin later than the reference.
+        """
+        if self.age == 0 and self.heard < self.log2_n + ACTIVE_LOG2:
+            return False
+        if self.age < self.settling:
+            self.loudest_heard = max(self.loudest_heard, self.heard)
+            self.loudest_left = max(self.loudest_left, self.left)
+            wanted = min(max(self.loudest_heard - self.loudest_left - HEADROOM_LOG2, LEAST_SCALE), MOST_SCALE)
+            if self.age == 0:
+                self.scale = wanted
+            while self.scale > wanted:
+                self._rescale(-1)
+            while self.scale < wanted - 1:
+                self._rescale(1)
+        if self.heard > self.loudest_heard - 4:
+            self.age = min(self.age + 1, 1 << 20)
         return True
 
-    def _scale_down(self):
-        self.kernels.halve(self.w, 2 * self.n_bins * self.n_parts)
-        self.scale -= 1
-        self.psi_exponent -= 1
+    def _rescale(self, step):
+        """Double or halve the recording, for the filter only. The uncertainty stays: it was a guess."""
+        self.kernels.rescale(self.w, 2 * self.n_bins * self.n_parts, -step)
+        self.scale += step
+        self.psi_exponent += step
 
     def _listen(self, exponent):
         """The near end's power, with an exponent that has room for old and new."""
         new = exponent + self.bits - 14
         smoothing = self.smoothing
-        if self.age == 1:
-            self.psi_exponent, self.psi_bits, smoothing = new, 0, 0
+        if self.fresh:
+            self.psi_exponent, self.psi_bits, smoothing, self.fresh = new, 0, 0, False
         old = self.psi_exponent
         self.psi_exponent = max(new, old + ((self.psi_bits - 28) >> 1))
         self.psi_bits = self.kernels.listen(
@@ -298,7 +310,7 @@ class Canceller:
         self.turn = part + 1 if part + 1 < m else 0
         bits = kernels.largest(self.w, part, k, m)
         if bits > 28 and self.scale > LEAST_SCALE:
-            self._scale_down()
+            self._rescale(-1)
             bits -= 1
         if not bits:
             return

@@ -420,9 +420,10 @@ def largest(w, part, n_bins, n_parts):
     return bit_count(seen)
 
 
-def halve(w, n_words):
+def rescale(w, n_words, shift):
+    """Halve (shift 1) or double (shift −1) the weights."""
     for i in range(n_words):
-        w[i] >>= 1
+        w[i] = clipped(shifted(w[i], shift), W_MAX)
 
 
 def constrain(w, tail, part, n_bins, n_parts, shift):

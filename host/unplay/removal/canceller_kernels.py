@@ -278,8 +278,8 @@ def largest(w: Integers, part: int, n_bins: int, n_parts: int) -> int:
     return _bits(w.reshape(n_bins, n_parts, 2)[:, part].astype(np.int64))
 
 
-def halve(w: Integers, n_words: int) -> None:
-    w[:n_words] >>= 1
+def rescale(w: Integers, n_words: int, shift: int) -> None:
+    w[:n_words] = np.clip(_shifted(w[:n_words].astype(np.int64), shift), -W_MAX - 1, W_MAX)
 
 
 def constrain(
