@@ -255,12 +255,23 @@ def split(src: ptr32, t: int, u: int, dst: ptr32, twiddles: ptr32, wrap: int) ->
 
 
 @micropython.viper
-def copy(src: ptr16, dst: ptr16, n: int):
-    while n:
-        dst[0] = src[0]
-        src = ptr16(int(src) + 2)
-        dst = ptr16(int(dst) + 2)
-        n -= 1
+def move(src: ptr32, n_words: int, t: int, dst: ptr32, at: int):
+    src = ptr32(int(src) + (at << 2))
+    shift = t
+    up = 0
+    if shift < 0:
+        up = 0 - shift
+        shift = 0
+    moved = up | shift
+    while n_words:
+        t = src[0]
+        if moved:
+            u = (t << 16) >> 16 << up >> shift
+            t = (t >> 16 << up >> shift << 16) | (u & 0xFFFF)
+        dst[0] = t
+        src = ptr32(int(src) + 4)
+        dst = ptr32(int(dst) + 4)
+        n_words -= 1
 
 
 @micropython.viper

@@ -9,11 +9,22 @@ from array import array
 import micropython
 
 from unplay_device.kernels import (  # noqa: F401  (this module offers all kernels)
-    constrain, copy, doubt, emphasise, estimate, first2, first4, gather, insert, largest, learn, listen, loudness,
+    constrain, doubt, emphasise, estimate, first2, gather, insert, largest, learn, listen, loudness, move,
     octets, peak, rescale, restore, samples, words,
 )  # fmt: skip
 
 _frame = array("i", bytes(64))
+
+
+def first4(src, n, shift, low, dst, order):
+    """See `unplay_shared.kernels`."""
+    frame = _frame
+    frame[0] = n
+    frame[1] = (1 << shift) >> 1
+    frame[2] = low
+    frame[3] = n >> 2
+    frame[4] = shift
+    return _first4(src, dst, order, frame)
 
 
 def stage(z, n, shift, length, twiddles):
@@ -47,6 +58,151 @@ def split(src, n, shift, dst, twiddles, wrap):
 def copy_word(z: ptr32, n: int):
     """z(n) = z(0), without an object for a large number."""
     z[n] = z[0]
+
+
+@micropython.asm_thumb
+def _first4(r0, r1, r2, r3):
+    # r1 dst, r7 frame; r8 src, r9 order, r10 seen, r11 c − …, r12 and lr a − c
+    mov(r4, r8)
+    mov(r5, r9)
+    mov(r6, r10)
+    mov(r7, r11)
+    push({r4, r5, r6, r7})
+    mov(r7, r3)
+    mov(r8, r0)
+    mov(r9, r2)
+    mov(r2, 0)
+    mov(r10, r2)
+    label(QUARTER)
+    mov(r2, r9)
+    ldrh(r0, [r2, 0])
+    add(r2, r2, 2)
+    mov(r9, r2)
+    lsl(r0, r0, 2)
+    data(2, 0x4440)  # add r0, r8
+    ldr(r6, [r7, 0])
+    # a: r2, r3
+    ldr(r3, [r0, 0])
+    ldr(r4, [r7, 8])
+    and_(r3, r4)
+    data(2, 0xB21A)  # sxth r2, r3
+    asr(r3, r3, 16)
+    ldr(r5, [r7, 4])
+    add(r2, r2, r5)
+    add(r3, r3, r5)
+    # b: r4, r5
+    add(r0, r0, r6)
+    ldr(r5, [r0, 0])
+    and_(r5, r4)
+    data(2, 0xB22C)  # sxth r4, r5
+    asr(r5, r5, 16)
+    add(r0, r0, r6)
+    push({r1})
+    # c: r1, r6; a + c: r2, r3; a − c: r12, lr
+    ldr(r6, [r0, 0])
+    data(2, 0xB231)  # sxth r1, r6
+    asr(r6, r6, 16)
+    sub(r1, r2, r1)
+    mov(r12, r1)
+    sub(r1, r2, r1)
+    add(r2, r2, r1)
+    sub(r6, r3, r6)
+    mov(lr, r6)
+    sub(r6, r3, r6)
+    add(r3, r3, r6)
+    # d: r1, r6; b + d: r4, r5; b − d: r11, r6
+    ldr(r6, [r7, 0])
+    add(r0, r0, r6)
+    ldr(r6, [r0, 0])
+    data(2, 0xB231)  # sxth r1, r6
+    asr(r6, r6, 16)
+    sub(r0, r4, r1)
+    mov(r11, r0)
+    add(r4, r4, r1)
+    sub(r0, r5, r6)
+    add(r5, r5, r6)
+    pop({r1})
+    ldr(r6, [r7, 16])
+    push({r0})
+    # third: a − b + c − d
+    sub(r0, r3, r5)
+    asr(r0, r6)
+    lsl(r0, r0, 16)
+    add(r5, r5, r3)
+    sub(r3, r2, r4)
+    add(r4, r4, r2)
+    asr(r3, r6)
+    data(2, 0xB29B)  # uxth r3, r3
+    orr(r3, r0)
+    str(r3, [r1, 8])
+    lsl(r0, r3, 1)
+    eor(r3, r0)
+    # first: a + b + c + d
+    asr(r4, r6)
+    asr(r5, r6)
+    lsl(r5, r5, 16)
+    data(2, 0xB2A4)  # uxth r4, r4
+    orr(r4, r5)
+    str(r4, [r1, 0])
+    lsl(r0, r4, 1)
+    eor(r4, r0)
+    orr(r3, r4)
+    # second: a − ib − c + id, fourth: a + ib − c − id
+    pop({r0})
+    mov(r2, r12)
+    add(r4, r2, r0)
+    sub(r2, r2, r0)
+    asr(r4, r6)
+    asr(r2, r6)
+    data(2, 0xB2A4)  # uxth r4, r4
+    data(2, 0xB292)  # uxth r2, r2
+    mov(r0, lr)
+    mov(r5, r11)
+    sub(r0, r0, r5)
+    asr(r0, r6)
+    lsl(r0, r0, 16)
+    orr(r4, r0)
+    str(r4, [r1, 4])
+    lsl(r0, r4, 1)
+    eor(r4, r0)
+    orr(r3, r4)
+    mov(r0, lr)
+    add(r0, r0, r5)
+    asr(r0, r6)
+    lsl(r0, r0, 16)
+    orr(r2, r0)
+    str(r2, [r1, 12])
+    lsl(r0, r2, 1)
+    eor(r2, r0)
+    orr(r3, r2)
+    mov(r0, r10)
+    orr(r0, r3)
+    mov(r10, r0)
+    add(r1, 16)
+    ldr(r0, [r7, 12])
+    sub(r0, r0, 1)
+    str(r0, [r7, 12])
+    beq(DONE)
+    b(QUARTER)
+    label(DONE)
+    mov(r5, r10)
+    lsr(r1, r5, 16)
+    orr(r1, r5)
+    data(2, 0xB289)  # uxth r1, r1
+    mov(r0, 0)
+    lsr(r1, r1, 1)
+    label(COUNT)
+    cmp(r1, 0)
+    beq(COUNTED)
+    lsr(r1, r1, 1)
+    add(r0, r0, 1)
+    b(COUNT)
+    label(COUNTED)
+    pop({r4, r5, r6, r7})
+    mov(r8, r4)
+    mov(r9, r5)
+    mov(r10, r6)
+    mov(r11, r7)
 
 
 @micropython.asm_thumb

@@ -22,11 +22,11 @@ PRIOR = 4 * PRIOR_ONE
 PRIOR_STEPS, PRIOR_STEP_Q16 = 240, 64600
 """The prior falls by 15 dB over the tail: by this factor in each of so many steps."""
 
-ACTIVE_LOG2 = 6
-"""Learning begins when the pre-emphasised reference, over two blocks, has a mean magnitude above 2^5."""
+ACTIVE_LOG2 = 5
+"""Learning begins when the pre-emphasised reference has a mean magnitude above 2^5."""
 
 LEAST_SCALE, MOST_SCALE = -8, 12
-HEADROOM_LOG2 = 2
+HEADROOM_LOG2 = 1
 """The loudest bins of a path are above its mean: rooms and loudspeakers favour low frequencies."""
 
 LEAST_EXPONENT = -20
@@ -62,7 +62,7 @@ class Canceller:
         self.p = kernels.words(k * m)
         self.s, self.psi = kernels.words(k), kernels.words(k)
         self.p_shift, self.x2_bits = kernels.octets(k), kernels.octets(k)
-        self.past = kernels.samples(n)
+        self.past = kernels.words(n >> 1)  # the last block, pre-emphasised
         self.radix4 = n & 0x5555 != 0
         self.order = kernels.samples(n >> 2 if self.radix4 else n >> 1)
         self.twiddles = kernels.words(k)
@@ -113,7 +113,7 @@ class Canceller:
         self.loudest_heard = self.loudest_left = -99
         self.age = 0  # blocks since learning began
         self.before = 0
-        self.past_bits = 0
+        self.past_bits = self.past_shift = 0
         self.heard = self.left = 0
         self.bits = 0
         self.e_before = 0
@@ -181,19 +181,19 @@ class Canceller:
     # The steps of a block
 
     def _take_in(self, reference):
-        """The reference's newest spectrum into partition 0; how loud it is into `heard`."""
-        kernels, n, past, a = self.kernels, self.n_block, self.past, self.a
-        last = past[n - 1]
-        bits = kernels.peak(reference, n, last)
+        """The reference's newest spectrum into partition 0; how loud the block is into `heard`."""
+        kernels, half, a = self.kernels, self.n_block >> 1, self.a
+        bits = kernels.peak(reference, self.n_block, self.before)
         shift = max(bits, self.past_bits) - 14
-        total = kernels.emphasise(past, n, self.before, a, 0, shift)
-        total += kernels.emphasise(reference, n, last, a, n >> 1, shift)
-        kernels.copy(reference, past, n)
-        self.past_bits, self.before = bits, last
+        kernels.move(self.past, half, _shift(shift - self.past_shift), a, 0)
+        total = kernels.emphasise(reference, self.n_block, self.before, a, half, shift)
+        kernels.move(a, half, 0, self.past, half)
+        self.past_bits, self.past_shift = bits, shift
+        self.before = reference[self.n_block - 1]
         self.heard = _log2_up(total) + shift - 5
         exponent = shift - 5 + self._forward(a, self.b, -1, 14)
         need = LEAST_EXPONENT
-        if total:
+        if self.bits:
             need = max(exponent + self.bits - self.x_bits, LEAST_EXPONENT)
         self._insert(exponent, need)
 

@@ -186,9 +186,11 @@ def _put(z, k, re, im):
 # Samples
 
 
-def copy(src, dst, n):
-    for i in range(n):
-        dst[i] = src[i]
+def move(src, n_words, shift, dst, at):
+    """Complex words of src(at) … into dst, shifted."""
+    for k in range(n_words):
+        w = src[at + k]
+        dst[k] = pack(shifted(real(w), shift), shifted(imag(w), shift))
 
 
 def peak(x, n, before):

@@ -10,7 +10,7 @@ CANCELLER = (
     ("forgetting", "2^-n per 16 ms", (6, 14), 9, "how fast the echo path is expected to change"),
     ("caution", "2^-n", (0, 4), 2, "how little one block teaches: uncertainty falls by 2^-n of what theory says"),
     ("smoothing", "2^-n per block", (0, 4), 1, "weight of one block in the near end's power"),
-    ("constraint", "blocks", (1, 64), 4, "blocks between gradient constraints, one partition each"),
+    ("constraint", "blocks", (1, 64), 8, "blocks between gradient constraints, one partition each"),
     ("recovery", "", [0, 1], 1, "start learning anew when the echo path has moved"),
 )
 

@@ -57,7 +57,7 @@ def canceller(
     ] = 1,
     constraint: Annotated[
         int, typer.Option(metavar="BLOCKS", help="From one gradient constraint to the next, 1 to 64.")
-    ] = 4,
+    ] = 8,
     recovery: Annotated[
         bool, typer.Option("--recovery/--no-recovery", help="Learn anew when the echo path has moved.")
     ] = True,

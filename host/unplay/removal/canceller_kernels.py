@@ -140,8 +140,9 @@ def _store(z: Complex, shift: int, dst: Integers) -> int:
     return _bits(parts)
 
 
-def copy(src: Integers, dst: Integers, n: int) -> None:
-    dst[:n] = src[:n]
+def move(src: Integers, n_words: int, shift: int, dst: Integers, at: int) -> None:
+    re, im = _parts(src[at : at + n_words])
+    dst[:n_words] = _packed(_shifted(re, shift), _shifted(im, shift))
 
 
 def _emphasised(x: Integers, before: int, n: int) -> Wide:
