@@ -26,6 +26,15 @@ def octets(n):
 
 
 @micropython.viper
+def bit_count(value: int) -> int:
+    bits = 0
+    while value:
+        value = value >> 1
+        bits += 1
+    return bits
+
+
+@micropython.viper
 def first4(src: ptr32, t: int, u: int, low: int, dst: ptr32, order: ptr16) -> int:
     n = t
     shift = u
@@ -62,17 +71,17 @@ def first4(src: ptr32, t: int, u: int, low: int, dst: ptr32, order: ptr16) -> in
         seen = (w << 1) ^ w | seen
         t = ar - t
         u = ai - u
-        w = (u >> shift << 16) | ((t >> shift) & 0xFFFF)
-        dst[2] = w
-        seen = (w << 1) ^ w | seen
+        t = (u >> shift << 16) | ((t >> shift) & 0xFFFF)
+        dst[2] = t
+        seen = (t << 1) ^ t | seen
         t = cr
         u = ci
         w = ((u - dr) >> shift << 16) | (((t + di) >> shift) & 0xFFFF)
         dst[1] = w
         seen = (w << 1) ^ w | seen
-        w = ((u + dr) >> shift << 16) | (((t - di) >> shift) & 0xFFFF)
-        dst[3] = w
-        seen = (w << 1) ^ w | seen
+        t = ((u + dr) >> shift << 16) | (((t - di) >> shift) & 0xFFFF)
+        dst[3] = t
+        seen = (t << 1) ^ t | seen
         dst = ptr32(int(dst) + 16)
         quarters -= 1
     t = (seen | (seen >> 16)) & 0xFFFF
@@ -126,7 +135,8 @@ def stage(z: ptr32, t: int, u: int, length: int, twiddles: ptr32) -> int:
     table = int(twiddles)
     half = (1 << shift) >> 1
     apart = length << 2
-    to_next = 7 * apart
+    back = length << 3
+    to_next = length << 4
     turn = n_bytes >> 1  # bytes between twiddles, n / (2·length) words
     n_groups = t >> 2
     t = length
@@ -182,23 +192,21 @@ def stage(z: ptr32, t: int, u: int, length: int, twiddles: ptr32) -> int:
             w = ((u + dr) >> shift << 16) | (((t - di) >> shift) & 0xFFFF)
             z[0] = w
             seen = (w << 1) ^ w | seen
-            w = ((u - dr) >> shift << 16) | (((t + di) >> shift) & 0xFFFF)
+            t = ((u - dr) >> shift << 16) | (((t + di) >> shift) & 0xFFFF)
+            z = ptr32(int(z) - back)
+            z[0] = t
+            seen = (t << 1) ^ t | seen
+            z = ptr32(int(z) + apart)
             t = ar + cr
             u = ai + ci
-            z = ptr32(int(z) - apart)
-            z = ptr32(int(z) - apart)
-            z[0] = w
-            seen = (w << 1) ^ w | seen
-            z = ptr32(int(z) + apart)
             w = ((u - bi) >> shift << 16) | (((t - br) >> shift) & 0xFFFF)
             z[0] = w
             seen = (w << 1) ^ w | seen
-            z = ptr32(int(z) - apart)
-            z = ptr32(int(z) - apart)
-            w = ((u + bi) >> shift << 16) | (((t + br) >> shift) & 0xFFFF)
-            z[0] = w
-            seen = (w << 1) ^ w | seen
-            z = ptr32(int(z) + to_next - 3 * apart)
+            z = ptr32(int(z) - back)
+            t = ((u + bi) >> shift << 16) | (((t + br) >> shift) & 0xFFFF)
+            z[0] = t
+            seen = (t << 1) ^ t | seen
+            z = ptr32(int(z) + to_next)
             groups -= 1
         j += 1
     t = (seen | (seen >> 16)) & 0xFFFF
@@ -241,10 +249,10 @@ def split(src: ptr32, t: int, u: int, dst: ptr32, twiddles: ptr32, wrap: int) ->
         there[0] = w
         there = ptr32(int(there) - 4)
         seen = (w << 1) ^ w | seen
-        w = ((u + ei + half) >> shift << 16) | (((t + er) >> shift) & 0xFFFF)
-        dst[0] = w
+        t = ((u + ei + half) >> shift << 16) | (((t + er) >> shift) & 0xFFFF)
+        dst[0] = t
         dst = ptr32(int(dst) + 4)
-        seen = (w << 1) ^ w | seen
+        seen = (t << 1) ^ t | seen
         pairs -= 1
     t = (seen | (seen >> 16)) & 0xFFFF
     bits = 0

@@ -9,8 +9,8 @@ from array import array
 import micropython
 
 from unplay_device.kernels import (  # noqa: F401  (this module offers all kernels)
-    constrain, doubt, emphasise, estimate, first2, gather, insert, largest, learn, listen, loudness, move,
-    octets, peak, rescale, restore, samples, words,
+    bit_count, constrain, doubt, emphasise, estimate, first2, gather, insert, largest, learn, listen, loudness,
+    move, octets, peak, rescale, restore, samples, words,
 )  # fmt: skip
 
 _frame = array("i", bytes(64))

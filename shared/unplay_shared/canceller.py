@@ -190,7 +190,7 @@ class Canceller:
         kernels.move(a, half, 0, self.past, half)
         self.past_bits, self.past_shift = bits, shift
         self.before = reference[self.n_block - 1]
-        self.heard = _log2_up(total) + shift - 5
+        self.heard = kernels.bit_count(total) + shift - 5
         exponent = shift - 5 + self._forward(a, self.b, -1, 14)
         need = LEAST_EXPONENT
         if self.bits:
@@ -229,7 +229,7 @@ class Canceller:
         shift = kernels.peak(e, n, self.e_before) - 14
         total = kernels.emphasise(e, n, self.e_before, self.b, n >> 1, shift)
         self.e_before = e[n - 1]
-        self.left = _log2_up(total) + shift - 5
+        self.left = kernels.bit_count(total) + shift - 5
         return shift - 5 + self._forward(self.b, self.a, 0, 14)
 
     def _watch(self, d_sum, e_sum, y_sum):

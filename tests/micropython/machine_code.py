@@ -33,6 +33,10 @@ CONVERTERS = (3, 4)
 """mp_native_from_obj and mp_native_to_obj in mp_fun_table."""
 
 
+CALLEE_SAVED = range(arm_const.UC_ARM_REG_R4, arm_const.UC_ARM_REG_R11 + 1)
+"""Registers that a function must leave as they were, ARM procedure call standard."""
+
+
 @dataclass(frozen=True)
 class Routine:
     name: str
@@ -215,7 +219,14 @@ class Board:
         else:
             self.machine.reg_write(arm_const.UC_ARM_REG_SP, STACK - 64)
             self.machine.reg_write(arm_const.UC_ARM_REG_LR, STOP | 1)
+        if kind == ASSEMBLER:
+            for register in CALLEE_SAVED:
+                self.machine.reg_write(register, 0x5A5A0000 | register)
         self.machine.emu_start(address if self.riscv else address | 1, STOP)
+        if kind == ASSEMBLER:
+            for register in CALLEE_SAVED:
+                assert self.machine.reg_read(register) == 0x5A5A0000 | register, "a saved register is lost"
+            assert self.machine.reg_read(arm_const.UC_ARM_REG_SP) == STACK - 64
         result = self.machine.reg_read(first)
         return result - (1 << 32) if result >> 31 else result
 

@@ -29,6 +29,10 @@ def octets(n: int) -> Integers:
     return np.zeros(n, np.uint8)
 
 
+def bit_count(value: int) -> int:
+    return int(value).bit_length()
+
+
 def _parts(x: Integers) -> tuple[Wide, Wide]:
     halves = np.ascontiguousarray(x).view(np.int16).reshape(*x.shape, 2)
     return halves[..., 0].astype(np.int64), halves[..., 1].astype(np.int64)
@@ -45,7 +49,7 @@ def _bits(*values: NDArray) -> int:
     return int(max(most, -least - 1)).bit_length()
 
 
-def _bit_count(values: Wide) -> Wide:
+def _bit_counts(values: Wide) -> Wide:
     """floor(log2) + 1 of each value from 0 to 2^31: frexp is exact there."""
     return np.frexp(values.astype(np.float64))[1].astype(np.int64)
 
@@ -196,7 +200,7 @@ def estimate(w: Integers, n_bins: int, n_parts: int, x: Integers, p: Integers, p
     pn = p.reshape(n_bins, n_parts).astype(np.int64) >> p_shift.astype(np.int64)[:, None]
     yr[:n_bins], yi[:n_bins] = re, im
     s[:] = np.where(x2 < 32768, (pn * x2) >> x2_shift, pn * (x2 >> x2_shift)).sum(1)
-    x2_bits[:] = _bit_count(np.bitwise_or.reduce(x2, axis=1))
+    x2_bits[:] = _bit_counts(np.bitwise_or.reduce(x2, axis=1))
     return _bits(re, im)
 
 
@@ -228,10 +232,10 @@ def learn(w: Integers, n_bins: int, n_parts: int, x: Integers, p: Integers, e: I
     power = s.astype(np.int64) >> np.clip(apart, 0, 31)
     d = (psi.astype(np.int64) >> np.clip(-apart, 0, 31)) + power + 1
     d_exponent = c[1] + np.maximum(-apart, 0)
-    t = _bit_count(d) - 9
+    t = _bit_counts(d) - 9
     r = reciprocals.astype(np.int64)[_each_shifted(d, t) - 256]
     gain = (_each_shifted(power, t) * r) >> 9
-    e_shift = 14 - _bit_count((er ^ (er >> 31)) | (ei ^ (ei >> 31)))
+    e_shift = 14 - _bit_counts((er ^ (er >> 31)) | (ei ^ (ei >> 31)))
     r_step = (r * c[5]) >> 15
     ur, ui = ((er << e_shift) * r_step) >> 15, ((ei << e_shift) * r_step) >> 15
     loud = x2_bits.astype(np.int64)
@@ -265,14 +269,14 @@ def learn(w: Integers, n_bins: int, n_parts: int, x: Integers, p: Integers, e: I
     )
     uncertainty = np.clip(uncertainty, 1, c[4])
     p[:] = uncertainty.ravel()
-    p_shift[:] = np.maximum(_bit_count(uncertainty.sum(1)) - 14, 0)
+    p_shift[:] = np.maximum(_bit_counts(uncertainty.sum(1)) - 14, 0)
     e[:n_bins] = _packed((gain * er) >> 14, -((gain * ei) >> 14))
 
 
 def doubt(p: Integers, p_shift: Integers, n_bins: int, n_parts: int, least: Integers) -> None:
     grid = p.reshape(n_bins, n_parts)
     np.maximum(grid, least, out=grid)
-    p_shift[:] = np.maximum(_bit_count(grid.astype(np.int64).sum(1)) - 14, 0)
+    p_shift[:] = np.maximum(_bit_counts(grid.astype(np.int64).sum(1)) - 14, 0)
 
 
 def largest(w: Integers, part: int, n_bins: int, n_parts: int) -> int:

@@ -24,7 +24,7 @@ from cases import Case, Signal, case_folders, corpus_folder, load_case
 from numpy.typing import NDArray
 from peers import speexdsp_canceller, why_no_speexdsp
 
-from unplay.metrics import echo_reduction_db, si_sdr_db
+from unplay.metrics import energy_ratio_db, si_sdr_db
 from unplay.removal.canceller import cancel
 from unplay.virtual.scene import room_response
 
@@ -164,33 +164,34 @@ def _at_least(what: str, measured: float, target: float) -> tuple[str, str, floa
 
 def far_end_db(played: Samples16, t60_s: float) -> tuple[float, float, float]:
     """Echo reduction without a talker: in the half second before 2.5 s, in the last 2 s, and in the half
-    second before 4 s after another room took over. Noise 50 dB below the echo."""
+    second before 4 s after another room took over. Noise 50 dB below the echo, and known here: what counts
+    is the echo left, not the noise that goes with it."""
     rng = np.random.default_rng(1)
     active = int(np.argmax(np.abs(played) > 300))
     x = played[active : active + 10 * RATE_HZ].astype(np.float64)
     echoes = [scipy.signal.oaconvolve(x, room_response(rng, RATE_HZ, t60_s))[: len(x)] for _ in range(2)]
-    still = _with_noise(echoes[0], rng)
-    left = cancel(x.astype(np.int16), _int16(still / 32768))
     half = len(x) // 2
-    moved = echoes[0].copy()
-    moved[half:] = echoes[1][half:]
-    moved = _with_noise(moved, rng)
-    left_moved = cancel(x.astype(np.int16), _int16(moved / 32768))
+    scale = 0.7 * 32768 / np.max(np.abs(echoes))
+    still = scale * echoes[0]
+    moved = np.concatenate([still[:half], scale * echoes[1][half:]])
+    end_s, half_s = len(x) / RATE_HZ, half / RATE_HZ
+    removed, removed_moved = (_removed(x, echo, rng) for echo in (still, moved))
     return (
-        _reduction_db(still, left, SOON_S - 0.5, SOON_S),
-        _reduction_db(still, left, len(x) / RATE_HZ - 2, len(x) / RATE_HZ),
-        _reduction_db(moved, left_moved, half / RATE_HZ + AGAIN_S - 0.5, half / RATE_HZ + AGAIN_S),
+        _reduction_db(still, removed, SOON_S - 0.5, SOON_S),
+        _reduction_db(still, removed, end_s - 2, end_s),
+        _reduction_db(moved, removed_moved, half_s + AGAIN_S - 0.5, half_s + AGAIN_S),
     )
 
 
-def _with_noise(echo: Signal, rng: np.random.Generator) -> Signal:
-    scaled = 0.7 * 32768 * echo / np.max(np.abs(echo))
-    return scaled + rng.standard_normal(len(echo)) * np.std(scaled) * 10 ** (-50 / 20)
+def _removed(x: Signal, echo: Signal, rng: np.random.Generator) -> Signal:
+    noise = rng.standard_normal(len(echo)) * np.std(echo) * 10 ** (-50 / 20)
+    recording = _int16((echo + noise) / 32768)
+    return recording - cancel(x.astype(np.int16), recording).astype(np.float64)
 
 
-def _reduction_db(recording: Signal, residual: Samples16, start_s: float, stop_s: float) -> float:
+def _reduction_db(echo: Signal, removed: Signal, start_s: float, stop_s: float) -> float:
     here = slice(round(start_s * RATE_HZ), round(stop_s * RATE_HZ))
-    return echo_reduction_db(recording[here], residual[here].astype(np.float64))
+    return energy_ratio_db(echo[here], (echo - removed)[here])
 
 
 def _int16(x: Signal) -> Samples16:
