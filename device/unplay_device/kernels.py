@@ -821,6 +821,14 @@ def rescale(w: ptr32, n_words: int, shift: int):
 
 
 @micropython.viper
+def forget(w: ptr32, n_words: int):
+    while n_words:
+        w[0] = 0
+        w = ptr32(int(w) + 4)
+        n_words -= 1
+
+
+@micropython.viper
 def constrain(w: ptr32, tail: ptr32, part: int, n_bins: int, n_parts: int, shift: int):
     w = ptr32(int(w) + (part << 3))
     tail = ptr32(int(tail) + ((n_bins - 1) << 2))

@@ -9,7 +9,7 @@ from array import array
 import micropython
 
 from unplay_device.kernels import (  # noqa: F401  (this module offers all kernels)
-    bit_count, constrain, doubt, emphasise, estimate, first2, gather, insert, largest, learn, listen, loudness,
+    bit_count, constrain, doubt, emphasise, estimate, first2, forget, gather, insert, largest, learn, listen, loudness,
     move, octets, peak, rescale, restore, samples, words,
 )  # fmt: skip
 

@@ -29,6 +29,9 @@ LEAST_SCALE, MOST_SCALE = -8, 12
 HEADROOM_LOG2 = 1
 """The loudest bins of a path are above its mean: rooms and loudspeakers favour low frequencies."""
 
+LOUDER_LOG2 = 2
+"""While settling, a block of the reference louder by 2^2 than all before it begins everything anew."""
+
 LEAST_EXPONENT = -20
 
 SETTLING_MS = 2000
@@ -127,6 +130,7 @@ class Canceller:
         """Cancel one block: three arrays of N samples of 16 bits; `out` may not be one of the others."""
         kernels, n = self.kernels, self.n_block
         self._take_in(reference)
+        self._begin_anew()
         shift = self._estimate()
         sums = self.sums
         kernels.restore(self.a, n, shift, microphone, out, n >> 1, self.states, 0)
@@ -211,6 +215,12 @@ class Canceller:
         self.kernels.insert(
             self.x, self.n_bins, m, self.a, _shift(self.x_exponent - exponent), _shift(self.x_exponent - old)
         )
+
+    def _begin_anew(self):
+        """Forget what was learnt from a reference that was much weaker than what comes now, such as its noise."""
+        if 0 < self.age < self.settling and self.heard >= self.loudest_heard + LOUDER_LOG2:
+            self.kernels.forget(self.w, 2 * self.n_bins * self.n_parts)
+            self.kernels.doubt(self.p, self.p_shift, self.n_bins, self.n_parts, self.prior)
 
     def _estimate(self):
         """The echo's samples, into a. Returns the shift that takes them to Q4."""

@@ -428,6 +428,11 @@ def rescale(w, n_words, shift):
         w[i] = clipped(shifted(w[i], shift), W_MAX)
 
 
+def forget(w, n_words):
+    for i in range(n_words):
+        w[i] = 0
+
+
 def constrain(w, tail, part, n_bins, n_parts, shift):
     """Take the spectrum `tail` of what lies beyond the partition out of its weights.
 

@@ -287,6 +287,10 @@ def rescale(w: Integers, n_words: int, shift: int) -> None:
     w[:n_words] = np.clip(_shifted(w[:n_words].astype(np.int64), shift), -W_MAX - 1, W_MAX)
 
 
+def forget(w: Integers, n_words: int) -> None:
+    w[:n_words] = 0
+
+
 def constrain(
     w: Integers, tail: Integers, part: int, n_bins: int, n_parts: int, shift: int
 ) -> None:
