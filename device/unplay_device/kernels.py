@@ -501,9 +501,7 @@ def estimate(
 
 
 @micropython.viper
-def gather(
-    re: ptr32, t: int, shift: int, im: ptr32, dst: ptr32, im_first: int, first: int, step: int
-) -> int:
+def gather(re: ptr32, t: int, shift: int, im: ptr32, dst: ptr32, im_first: int, first: int, step: int) -> int:
     n_bins = t
     re = ptr32(int(re) + (first << 2))
     im = ptr32(int(im) + ((first + im_first) << 2))

@@ -7,10 +7,27 @@ uxth nor an addition from a high register; `data` holds their encodings, the ins
 from array import array
 
 import micropython
-
-from unplay_device.kernels import (  # noqa: F401  (this module offers all kernels)
-    bit_count, constrain, doubt, emphasise, estimate, first2, forget, gather, insert, largest, learn, listen, loudness,
-    move, octets, peak, rescale, restore, samples, words,
+from unplay_device.kernels import (
+    bit_count,
+    constrain,
+    doubt,
+    emphasise,
+    estimate,
+    first2,
+    forget,
+    gather,
+    insert,
+    largest,
+    learn,
+    listen,
+    loudness,
+    move,
+    octets,
+    peak,
+    rescale,
+    restore,
+    samples,
+    words,
 )  # fmt: skip
 
 _frame = array("i", bytes(64))

@@ -202,7 +202,7 @@ class Canceller:
         self._insert(exponent, need)
 
     def _insert(self, exponent, need):
-        """Bring all partitions to one exponent with room for the loudest; it falls in steps of two or more."""
+        """Bring all partitions to one exponent with room for the loudest; it falls by two or more."""
         needs, m = self.needs, self.n_parts
         most = need
         for q in range(m - 1, 0, -1):
@@ -217,7 +217,7 @@ class Canceller:
         )
 
     def _begin_anew(self):
-        """Forget what was learnt from a reference that was much weaker than what comes now, such as its noise."""
+        """Forget what was learnt from a reference much weaker than what comes now, such as its noise."""
         if 0 < self.age < self.settling and self.heard >= self.loudest_heard + LOUDER_LOG2:
             self.kernels.forget(self.w, 2 * self.n_bins * self.n_parts)
             self.kernels.doubt(self.p, self.p_shift, self.n_bins, self.n_parts, self.prior)

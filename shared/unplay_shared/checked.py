@@ -4,7 +4,11 @@
 OverflowError where a board would wrap.
 """
 
-from unplay_shared.kernels import *  # noqa: F403
+from unplay_shared import kernels
+
+
+def __getattr__(name):
+    return getattr(kernels, name)
 
 
 class Word(int):
@@ -14,6 +18,9 @@ class Word(int):
         if not -(1 << 31) <= value < 1 << 31:
             raise OverflowError("%d does not fit 32 bits" % value)
         return int.__new__(cls, value)
+
+    def __neg__(self):
+        return Word(int.__neg__(self))
 
 
 def _closed(name):
@@ -28,7 +35,6 @@ def _closed(name):
 for _name in ("add", "sub", "mul", "lshift", "rshift", "and", "or", "xor"):
     setattr(Word, "__%s__" % _name, _closed("__%s__" % _name))
     setattr(Word, "__r%s__" % _name, _closed("__r%s__" % _name))
-setattr(Word, "__neg__", _closed("__neg__"))
 
 
 class Numbers(list):

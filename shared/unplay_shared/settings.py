@@ -8,18 +8,24 @@ CANCELLER = (
     ("method", "", ["kalman", "nlms"], "kalman", "step by state-space model, or fixed"),
     ("step_q15", "1/32768", (1, 32768), 32768, "factor on every step; nlms wants about 8192"),
     ("forgetting", "2^-n per 16 ms", (6, 14), 9, "how fast the echo path is expected to change"),
-    ("caution", "2^-n", (0, 4), 2, "how little one block teaches: uncertainty falls by 2^-n of what theory says"),
+    (
+        "caution",
+        "2^-n",
+        (0, 4),
+        2,
+        "how little one block teaches: uncertainty falls by 2^-n of what theory says",
+    ),
     ("smoothing", "2^-n per block", (0, 4), 1, "weight of one block in the near end's power"),
     ("constraint", "blocks", (1, 64), 8, "blocks between gradient constraints, one partition each"),
     ("recovery", "", [0, 1], 1, "start learning anew when the echo path has moved"),
 )
 
 
-def defaults():
+def defaults() -> dict:
     return {entry[0]: entry[3] for entry in CANCELLER}
 
 
-def complete(given):
+def complete(given: dict) -> dict:
     """All settings: those given, checked, and the defaults of the others. Raises ValueError."""
     settings = defaults()
     for name in given:

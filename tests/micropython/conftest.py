@@ -1,4 +1,4 @@
-"""What MicroPython's tests need: the executable, the cross compiler, emulated cores; and three seconds of sound."""
+"""What MicroPython's tests need: the executable, the cross compiler, emulated cores, and some sound."""
 
 from __future__ import annotations
 
@@ -47,5 +47,8 @@ def take(corpus: Path) -> Take:
     case = corpus / "semisynthetic" / "lti_clean"
     start = 16_000
     stop = start + int(SECONDS * 16_000)
-    x, d = (np.asarray(soundfile.read(case / f"{name}.wav", dtype="int16")[0]) for name in ("reference", "mic"))
+    x, d = (
+        np.asarray(soundfile.read(case / f"{name}.wav", dtype="int16")[0], np.int16)
+        for name in ("reference", "mic")
+    )
     return Take(x[start:stop], d[start:stop])

@@ -23,6 +23,7 @@ import unicorn
 from numpy.typing import NDArray
 from unicorn import arm_const, riscv_const
 
+Uc: Any = vars(unicorn)["Uc"]  # unicorn forgot to export it for type checkers
 CODE, FUNCTIONS, TRAPS, CONTEXT, ARGUMENTS = 0x10000, 0x8000, 0x9000, 0xA000, 0xB000
 STOP = 0x7FFF0
 DATA, DATA_BYTES = 0x2000_0000, 0x40_0000
@@ -153,12 +154,12 @@ class Board:
         self.core = core
         self.riscv = core.arch == "rv32imc"
         if self.riscv:
-            self.machine = unicorn.Uc(unicorn.UC_ARCH_RISCV, unicorn.UC_MODE_RISCV32)
+            self.machine = Uc(unicorn.UC_ARCH_RISCV, unicorn.UC_MODE_RISCV32)
             self.disassembler = capstone.Cs(
                 capstone.CS_ARCH_RISCV, capstone.CS_MODE_RISCV32 | capstone.CS_MODE_RISCVC
             )
         else:
-            self.machine = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB | unicorn.UC_MODE_MCLASS)
+            self.machine = Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB | unicorn.UC_MODE_MCLASS)
             small = core.arch == "armv6m"
             self.machine.ctl_set_cpu_model(
                 arm_const.UC_CPU_ARM_CORTEX_M0 if small else arm_const.UC_CPU_ARM_CORTEX_M33
@@ -331,7 +332,7 @@ class BoardKernels:
                 and not node.decorator_list
                 and node.name not in ("words", "samples", "octets")
             ]
-            exec(compile(ast.Module(plain, []), str(path), "exec"), names)
+            exec(compile(ast.Module([*plain], []), str(path), "exec"), names)
         self.names = names
 
     def _native(self, name: str) -> Callable[..., int]:

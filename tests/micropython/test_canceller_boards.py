@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from takes import Take
+from xtensa import disassemble
 
 from unplay.removal.canceller import cancel
+from unplay.virtual.widened import widened
 from unplay_shared.canceller import Canceller
-
-from takes import Take
-from widened import widened
-from xtensa import disassemble
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("emulation")

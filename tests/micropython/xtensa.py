@@ -1,10 +1,11 @@
-"""Xtensa instructions as far as MicroPython's emitter uses them: lengths and names (Xtensa ISA manual, ch. 8)."""
+"""Xtensa instructions as far as MicroPython's emitter uses them: lengths and names (ISA manual, ch. 8)."""
 
 from __future__ import annotations
 
 B = ["bnone", "beq", "blt", "bltu", "ball", "bbc", "bbci", "bbci"]
 B += ["bany", "bne", "bge", "bgeu", "bnall", "bbs", "bbsi", "bbsi"]
-LOADS = {0: "l8ui", 1: "l16ui", 2: "l32i", 4: "s8i", 5: "s16i", 6: "s32i", 9: "l16si", 10: "movi", 12: "addi", 13: "addmi"}  # fmt: skip
+LOADS = {0: "l8ui", 1: "l16ui", 2: "l32i", 4: "s8i", 5: "s16i", 6: "s32i"}
+LOADS |= {9: "l16si", 10: "movi", 12: "addi", 13: "addmi"}
 RST0 = {1: "and", 2: "or", 3: "xor", 6: "neg", 8: "add", 9: "addx2", 10: "addx4", 11: "addx8", 12: "sub"}
 RST0 |= {13: "subx2", 14: "subx4", 15: "subx8"}
 RST1 = {0: "slli", 1: "slli", 2: "srai", 3: "srai", 4: "srli", 8: "src", 9: "srl", 10: "sll", 11: "sra"}

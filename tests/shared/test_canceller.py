@@ -77,7 +77,7 @@ def test_settings():
         try:
             settings.complete(wrong)
         except ValueError as error:
-            assert list(wrong)[0] in str(error)
+            assert next(iter(wrong)) in str(error)
         else:
             raise AssertionError(wrong)
 

@@ -1,4 +1,4 @@
-"""The device's integer canceller on arrays: `unplay_shared.canceller` with kernels in numpy, the same bits."""
+"""The device's canceller on arrays: `unplay_shared.canceller` with kernels in numpy, the same bits."""
 
 from __future__ import annotations
 

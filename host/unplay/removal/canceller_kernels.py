@@ -66,7 +66,7 @@ def _half(shift: int) -> int:
     return (1 << shift) >> 1 if shift > 0 else 0
 
 
-# The FFT runs in complex128: products of 15 and 14 bits and their sums are whole numbers that it holds exactly.
+# The FFT runs in complex128, which holds products of 15 and 14 bits and their sums exactly.
 
 
 def first4(src: Integers, n: int, shift: int, low: int, dst: Integers, order: Integers) -> int:
@@ -75,7 +75,8 @@ def first4(src: Integers, n: int, shift: int, low: int, dst: Integers, order: In
     if not low:
         z[:2] = 0
     out = np.empty((n // 4, 4), np.complex128)
-    _by_fours(*z, out.T, shift)
+    a, b, c, d = z
+    _by_fours(a, b, c, d, out.T, shift)
     return _store(out.ravel(), shift, dst)
 
 
@@ -164,7 +165,9 @@ def emphasise(x: Integers, n: int, before: int, dst: Integers, at: int, shift: i
     return int((v ^ (v >> 31)).sum())
 
 
-def restore(z: Integers, n: int, shift: int, source: Integers, out: Integers, at: int, states: Integers, which: int) -> None:
+def restore(
+    z: Integers, n: int, shift: int, source: Integers, out: Integers, at: int, states: Integers, which: int
+) -> None:
     re, im = _parts(z[at : at + n // 2])
     v = _shifted(np.stack([re, -im], -1).ravel() + _half(shift), shift)
     y = int(states[which])
@@ -192,7 +195,19 @@ def insert(x: Integers, n_bins: int, n_parts: int, new: Integers, new_shift: int
     grid[:, 0] = _packed(_shifted(re, new_shift), _shifted(im, new_shift))
 
 
-def estimate(w: Integers, n_bins: int, n_parts: int, x: Integers, p: Integers, p_shift: Integers, x2_shift: int, yr: Integers, yi: Integers, s: Integers, x2_bits: Integers) -> int:
+def estimate(
+    w: Integers,
+    n_bins: int,
+    n_parts: int,
+    x: Integers,
+    p: Integers,
+    p_shift: Integers,
+    x2_shift: int,
+    yr: Integers,
+    yi: Integers,
+    s: Integers,
+    x2_bits: Integers,
+) -> int:
     xr, xi = (v.reshape(n_bins, n_parts) for v in _parts(x))
     wr, wi = np.moveaxis(w.reshape(n_bins, n_parts, 2).astype(np.int64) >> 14, -1, 0)
     re, im = (xr * wr - xi * wi).sum(1), (xr * wi + xi * wr).sum(1)
@@ -204,7 +219,9 @@ def estimate(w: Integers, n_bins: int, n_parts: int, x: Integers, p: Integers, p
     return _bits(re, im)
 
 
-def gather(re: Integers, n_bins: int, shift: int, im: Integers, dst: Integers, im_first: int, first: int, step: int) -> int:
+def gather(
+    re: Integers, n_bins: int, shift: int, im: Integers, dst: Integers, im_first: int, first: int, step: int
+) -> int:
     stop = first + step * n_bins
     half = _half(shift)
     a = _shifted(re[first:stop:step][:n_bins].astype(np.int64) + half, shift)
@@ -224,7 +241,21 @@ def listen(e: Integers, n_bins: int, new_shift: int, psi: Integers, old_shift: i
     return _bits(value)
 
 
-def learn(w: Integers, n_bins: int, n_parts: int, x: Integers, p: Integers, e: Integers, s: Integers, psi: Integers, p_shift: Integers, x2_bits: Integers, prior: Integers, reciprocals: Integers, settings: Integers) -> None:
+def learn(
+    w: Integers,
+    n_bins: int,
+    n_parts: int,
+    x: Integers,
+    p: Integers,
+    e: Integers,
+    s: Integers,
+    psi: Integers,
+    p_shift: Integers,
+    x2_bits: Integers,
+    prior: Integers,
+    reciprocals: Integers,
+    settings: Integers,
+) -> None:
     c = settings.tolist()
     er, ei = _parts(e[:n_bins])
     p_down = p_shift.astype(np.int64)
@@ -264,9 +295,7 @@ def learn(w: Integers, n_bins: int, n_parts: int, x: Integers, p: Integers, e: I
     wr, wi = wr >> 14, wi >> 14
     w2 = ((wr * wr) >> 1) + ((wi * wi) >> 1)
     fade = (uncertainty >> 15) * share + (((uncertainty & 32767) * share) >> 15)
-    uncertainty = (
-        uncertainty - (fade >> c[7]) - (uncertainty >> c[8]) + (w2 >> c[9]) + prior.astype(np.int64)
-    )
+    uncertainty = uncertainty - (fade >> c[7]) - (uncertainty >> c[8]) + (w2 >> c[9]) + prior.astype(np.int64)
     uncertainty = np.clip(uncertainty, 1, c[4])
     p[:] = uncertainty.ravel()
     p_shift[:] = np.maximum(_bit_counts(uncertainty.sum(1)) - 14, 0)
@@ -291,9 +320,7 @@ def forget(w: Integers, n_words: int) -> None:
     w[:n_words] = 0
 
 
-def constrain(
-    w: Integers, tail: Integers, part: int, n_bins: int, n_parts: int, shift: int
-) -> None:
+def constrain(w: Integers, tail: Integers, part: int, n_bins: int, n_parts: int, shift: int) -> None:
     re, im = _parts(tail[:n_bins][::-1])
     grid = w.reshape(n_bins, n_parts, 2)
     wide = grid[:, part].astype(np.int64)

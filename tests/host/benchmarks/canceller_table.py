@@ -108,10 +108,10 @@ def row_of(case: Heard) -> Row:
     truth = case.near_end
     if truth is None:
         return Row(case.name, None, None, None, None, None, loudest_db)
-    before_db = si_sdr_db(truth, case.recording)
+    before_db = si_sdr_db(truth, case.recording.astype(np.float64))
 
     def gain_db(out: Samples16) -> float:
-        return si_sdr_db(truth, out) - before_db
+        return si_sdr_db(truth, out.astype(np.float64)) - before_db
 
     speex = speexdsp_canceller(case.reference, case.recording, RATE_HZ, N_TAPS)
     short = cancel(case.reference, case.recording, {"block": 256})
@@ -128,7 +128,7 @@ def loudest_second_db(recording: Samples16, residual: Samples16) -> float:
 
     def energy(x: Samples16) -> Signal:
         steps = np.square(x[:n].astype(np.float64)).reshape(-1, step).sum(1)
-        return np.convolve(steps, np.ones(10), "valid")
+        return np.asarray(np.convolve(steps, np.ones(10), "valid"), np.float64)
 
     floor = RATE_HZ * 4.0  # 2 units of a sample
     return float(np.max(10 * np.log10((energy(residual) + floor) / (energy(recording) + floor))))
@@ -147,7 +147,12 @@ def verdicts(rows: list[Row]) -> Iterator[tuple[str, str, float, bool]]:
             yield _at_least("recovery on a still path, worst", min(recovery), RECOVERY_DB)
     if rows:
         loudest = max(r.loudest_db for r in rows)
-        yield "residual over recording, loudest second", f"at most {LOUDER_DB:+}", loudest, loudest <= LOUDER_DB
+        yield (
+            "residual over recording, loudest second",
+            f"at most {LOUDER_DB:+}",
+            loudest,
+            loudest <= LOUDER_DB,
+        )
     for name in MUSIC:
         played = heard(load_case(corpus_folder() / "semisynthetic" / name)).reference
         for t60_s in ROOMS_T60_S:
