@@ -170,6 +170,19 @@ def test_a_talker_from_the_first_sample(music, echoes):
         assert si_sdr_db(talker[late], after_s) > si_sdr_db(talker[late], before_s) + 12
 
 
+def test_recovery_when_the_estimate_is_louder_than_the_recording(music, echoes):
+    """The loudspeaker is turned down and its polarity reversed: the old estimate makes matters worse."""
+    half = len(music) // 2
+    echo = np.concatenate([echoes[0][:half], -0.5 * echoes[0][half:]])
+    recording = int16(echo)
+    start_s = half / RATE_HZ + 1.0
+    with_it, without = (
+        reduction_db(echo, recording, cancel(int16(music), recording, chosen), start_s, start_s + 1)
+        for chosen in ({}, {"recovery": 0})
+    )
+    assert with_it > without + 10
+
+
 def test_recovery_leaves_a_still_path_alone(music, echoes):
     scene = make_scene(1, duration_s=9.0, reference_s=9.0, offset_s=0.0, drift_ppm=0.0)
     talker = scene.true_near_end / np.std(scene.true_near_end) * np.std(echoes[0])
@@ -182,7 +195,7 @@ def test_any_loudness_is_learnt(music, echoes):
     """The recording 30 dB weaker: the filter's words are scaled to it."""
     recording = int16(echoes[0] / 32)
     residual = cancel(int16(music), recording)
-    # what is left is a few units of a sample; 500 is its standard deviation before
+    # what is left is about the rounding of the samples
     assert reduction_db(echoes[0] / 32, recording, residual, 7.0, 9.0) > 25
 
 

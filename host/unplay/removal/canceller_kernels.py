@@ -6,6 +6,7 @@ Arrays of words are int32; arithmetic runs in int64, which holds every intermedi
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -170,16 +171,21 @@ def restore(
 ) -> None:
     re, im = _parts(z[at : at + n // 2])
     v = _shifted(np.stack([re, -im], -1).ravel() + _half(shift), shift)
-    y = int(states[which])
-    run = v.tolist()
-    for i, value in enumerate(run):
-        y = value + ((29 * y) >> 5)
-        if not -STATE_MAX - 1 <= y <= STATE_MAX:
-            y = STATE_MAX if y > 0 else -STATE_MAX - 1
-        run[i] = y
-    states[which] = y
+    values = v.tolist()
+    run = list(accumulate(values, _deemphasised, initial=int(states[which])))[1:]
+    if not -STATE_MAX - 1 <= min(run) <= max(run) <= STATE_MAX:
+        run = list(accumulate(values, _saturated, initial=int(states[which])))[1:]
+    states[which] = run[-1]
     echo = (np.array(run, np.int64) + 8) >> 4
     out[:n] = np.clip(source[:n] - echo, -32768, 32767)
+
+
+def _deemphasised(y: int, value: int) -> int:
+    return value + ((29 * y) >> 5)
+
+
+def _saturated(y: int, value: int) -> int:
+    return min(max(_deemphasised(y, value), -STATE_MAX - 1), STATE_MAX)
 
 
 def loudness(d: Integers, n: int, e: Integers, sums: Integers) -> None:

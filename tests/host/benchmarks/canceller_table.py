@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -34,6 +35,7 @@ N_TAPS = 2048
 MEDIAN_OVER_SPEEX_DB, WORST_OVER_SPEEX_DB = 4.0, -1.0
 SHORT_BLOCK_DB = -1.5
 """Block 1024 against block 256, median."""
+TIMES_REAL_TIME = 20.0
 RECOVERY_DB = -0.1
 """What recovery may cost where the path stands still."""
 LOUDER_DB = 0.5
@@ -71,6 +73,8 @@ class Row:
     gain_256_db: float | None
     gain_still_db: float | None
     loudest_db: float
+    seconds: float
+    duration_s: float
 
 
 def main() -> int:
@@ -87,7 +91,7 @@ def main() -> int:
             print(formatted(rows[-1]), flush=True)
     failed = 0
     for what, target, measured, passed in verdicts(rows):
-        print(f"{'pass' if passed else 'FAIL'}  {what}: {measured:+.1f} dB, expected {target}")
+        print(f"{'pass' if passed else 'FAIL'}  {what}: {measured:+.1f}, expected {target}")
         failed += not passed
     return 1 if failed else 0
 
@@ -103,11 +107,13 @@ def heard(case: Case) -> Heard:
 
 
 def row_of(case: Heard) -> Row:
+    started = time.perf_counter()
     ours = cancel(case.reference, case.recording)
+    seconds, duration_s = time.perf_counter() - started, len(ours) / RATE_HZ
     loudest_db = loudest_second_db(case.recording, ours)
     truth = case.near_end
     if truth is None:
-        return Row(case.name, None, None, None, None, None, loudest_db)
+        return Row(case.name, None, None, None, None, None, loudest_db, seconds, duration_s)
     before_db = si_sdr_db(truth, case.recording.astype(np.float64))
 
     def gain_db(out: Samples16) -> float:
@@ -118,7 +124,17 @@ def row_of(case: Heard) -> Row:
     still = None
     if case.name not in PATH_MOVES:
         still = gain_db(cancel(case.reference, case.recording, {"recovery": 0}))
-    return Row(case.name, before_db, gain_db(speex), gain_db(ours), gain_db(short), still, loudest_db)
+    return Row(
+        case.name,
+        before_db,
+        gain_db(speex),
+        gain_db(ours),
+        gain_db(short),
+        still,
+        loudest_db,
+        seconds,
+        duration_s,
+    )
 
 
 def loudest_second_db(recording: Samples16, residual: Samples16) -> float:
