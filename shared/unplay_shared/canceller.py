@@ -127,7 +127,10 @@ class Canceller:
             self.needs[q] = LEAST_EXPONENT
 
     def process(self, reference, microphone, out):
-        """Cancel one block: three arrays of N samples of 16 bits; `out` may not be one of the others."""
+        """Cancel one block: three arrays of N samples of 16 bits; `out` may not be one of the others.
+
+        No step builds an object: MicroPython allocates tuples of four, and integers from 2^30 on.
+        """
         kernels, n = self.kernels, self.n_block
         self._take_in(reference)
         self._begin_anew()
@@ -192,7 +195,8 @@ class Canceller:
         kernels.move(self.past, half, _shift(shift - self.past_shift), a, 0)
         total = kernels.emphasise(reference, self.n_block, self.before, a, half, shift)
         kernels.move(a, half, 0, self.past, half)
-        self.past_bits, self.past_shift = bits, shift
+        self.past_bits = bits
+        self.past_shift = shift
         self.before = reference[self.n_block - 1]
         self.heard = kernels.bit_count(total) + shift - 5
         exponent = shift - 5 + self._forward(a, self.b, -1, 14)
@@ -289,7 +293,9 @@ class Canceller:
         new = exponent + self.bits - 14
         smoothing = self.smoothing
         if self.fresh:
-            self.psi_exponent, self.psi_bits, smoothing, self.fresh = new, 0, 0, False
+            self.psi_exponent = new
+            self.psi_bits = smoothing = 0
+            self.fresh = False
         old = self.psi_exponent
         self.psi_exponent = max(new, old + ((self.psi_bits - 28) >> 1))
         self.psi_bits = self.kernels.listen(
@@ -316,7 +322,8 @@ class Canceller:
         if self.countdown:
             return
         self.countdown = self.settings["constraint"]
-        kernels, k, m, part = self.kernels, self.n_bins, self.n_parts, self.turn
+        kernels, k = self.kernels, self.n_bins
+        m, part = self.n_parts, self.turn
         self.turn = part + 1 if part + 1 < m else 0
         bits = kernels.largest(self.w, part, k, m)
         if bits > 28 and self.scale > LEAST_SCALE:
