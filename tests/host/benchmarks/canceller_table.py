@@ -162,6 +162,8 @@ def verdicts(rows: list[Row]) -> Iterator[tuple[str, str, float, bool]]:
         if recovery:
             yield _at_least("recovery on a still path, worst", min(recovery), RECOVERY_DB)
     if rows:
+        speed = sum(r.duration_s for r in rows) / sum(r.seconds for r in rows)
+        yield _at_least("times real time on this machine", speed, TIMES_REAL_TIME)
         loudest = max(r.loudest_db for r in rows)
         yield (
             "residual over recording, loudest second",
