@@ -23,7 +23,7 @@ PRIOR_STEPS, PRIOR_STEP_Q16 = 240, 64600
 """The prior falls by 15 dB over the tail: by this factor in each of so many steps."""
 
 ACTIVE_LOG2 = 5
-"""Learning begins when the pre-emphasised reference has a mean magnitude above 2^5."""
+"""Learning begins when the pre-emphasised reference has a mean magnitude of 2^4 or more."""
 
 LEAST_SCALE, MOST_SCALE = -8, 12
 HEADROOM_LOG2 = 1
@@ -114,7 +114,7 @@ class Canceller:
         self.fresh = True
         self.scale = 0
         self.loudest_heard = self.loudest_left = -99
-        self.age = 0  # blocks since learning began
+        self.age = 0  # blocks with a loud reference since learning began
         self.before = 0
         self.past_bits = self.past_shift = 0
         self.heard = self.left = 0

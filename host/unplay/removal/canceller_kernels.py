@@ -6,7 +6,6 @@ Arrays of words are int32; arithmetic runs in int64, which holds every intermedi
 from __future__ import annotations
 
 from functools import lru_cache
-from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,8 +90,7 @@ def stage(z: Integers, n: int, shift: int, length: int, twiddles: Integers) -> i
     blocks = _complex(z[:n]).reshape(-1, 4, length)
     turned = blocks[:, 1:] * _turns(twiddles.tobytes(), n, length)
     parts = turned.view(np.float64)
-    parts += 8192
-    parts *= 2.0**-14
+    parts += 0.5
     np.floor(parts, out=parts)
     out = np.empty_like(blocks)
     _by_fours(blocks[:, 0], turned[:, 0], turned[:, 1], turned[:, 2], out.swapaxes(0, 1), shift)
@@ -101,14 +99,15 @@ def stage(z: Integers, n: int, shift: int, length: int, twiddles: Integers) -> i
 
 @lru_cache(maxsize=32)
 def _turns(twiddles: bytes, n: int, length: int) -> Complex:
-    """exp(−iπjm/(2·length)) of Q14, shape (3, length): m = 1, 2, 3, j = 0 … length − 1."""
+    """exp(−iπjm/(2·length)) as in Q14, shape (3, length): m = 1, 2, 3, j = 0 … length − 1."""
     k = np.arange(1, 4)[:, None] * np.arange(length) * (n // 2 // length)
-    table = _complex(np.frombuffer(twiddles, np.int32)).conj()
+    table = _complex(np.frombuffer(twiddles, np.int32)).conj() * 2.0**-14
     return np.where(k > n, -1, 1) * table[np.where(k > n, k - n, k)]
 
 
 def _by_fours(a: Complex, b: Complex, c: Complex, d: Complex, out: Complex, shift: int) -> None:
-    a = a + _half(shift) * (1 + 1j)
+    if shift:
+        a = a + _half(shift) * (1 + 1j)
     even, odd = a + c, a - c
     both, between = b + d, (b - d) * -1j
     np.add(even, both, out=out[0])
@@ -142,8 +141,9 @@ def _store(z: Complex, shift: int, dst: Integers) -> int:
     parts = z.view(np.float64)
     if shift:
         parts = np.floor(parts * 2.0**-shift)
-    dst[: len(z)] = parts.astype(np.int16).view(np.int32)
-    return _bits(parts)
+    halves = parts.astype(np.int16)
+    dst[: len(z)] = halves.view(np.int32)
+    return int((halves ^ (halves >> 15)).max()).bit_length()
 
 
 def move(src: Integers, n_words: int, shift: int, dst: Integers, at: int) -> None:
@@ -172,20 +172,28 @@ def restore(
     re, im = _parts(z[at : at + n // 2])
     v = _shifted(np.stack([re, -im], -1).ravel() + _half(shift), shift)
     values = v.tolist()
-    run = list(accumulate(values, _deemphasised, initial=int(states[which])))[1:]
+    run = _deemphasised(values, int(states[which]))
     if not -STATE_MAX - 1 <= min(run) <= max(run) <= STATE_MAX:
-        run = list(accumulate(values, _saturated, initial=int(states[which])))[1:]
+        run = _saturated(values, int(states[which]))
     states[which] = run[-1]
     echo = (np.array(run, np.int64) + 8) >> 4
     out[:n] = np.clip(source[:n] - echo, -32768, 32767)
 
 
-def _deemphasised(y: int, value: int) -> int:
-    return value + ((29 * y) >> 5)
+def _deemphasised(values: list[int], y: int) -> list[int]:
+    run = []
+    for value in values:
+        y = value + ((29 * y) >> 5)
+        run.append(y)
+    return run
 
 
-def _saturated(y: int, value: int) -> int:
-    return min(max(_deemphasised(y, value), -STATE_MAX - 1), STATE_MAX)
+def _saturated(values: list[int], y: int) -> list[int]:
+    run = []
+    for value in values:
+        y = min(max(value + ((29 * y) >> 5), -STATE_MAX - 1), STATE_MAX)
+        run.append(y)
+    return run
 
 
 def loudness(d: Integers, n: int, e: Integers, sums: Integers) -> None:
