@@ -122,9 +122,9 @@ def test_three_seconds_on_micropython(micropython: str, take: Take, tmp_path: Pa
 def test_the_model_runs_on_micropython(micropython: str):
     program = (
         f"import sys; sys.path[:0] = [{str(ROOT / 'shared')!r}, {str(ROOT / 'tests' / 'shared')!r}]\n"
-        "import test_canceller\n"
-        "names = [name for name in dir(test_canceller) if name.startswith('test_')]\n"
-        "for name in names: getattr(test_canceller, name)()\n"
+        "import test_canceller_model as tests\n"
+        "names = [name for name in dir(tests) if name.startswith('test_')]\n"
+        "for name in names: getattr(tests, name)()\n"
         "print(len(names))"
     )
     done = subprocess.run([micropython, "-c", program], capture_output=True, text=True)
