@@ -26,7 +26,7 @@ def test_version(unplay_run) -> None:
     assert (run.code, run.out) == (0, f"unplay {unplay.__version__}\n")
 
 
-@pytest.mark.parametrize("command", [[], ["clean"], ["compare"], ["demo"]])
+@pytest.mark.parametrize("command", [[], ["clean"], ["compare"], ["demo"], ["canceller"]])
 def test_help_has_an_example(command: list[str], unplay_run) -> None:
     run = unplay_run(*command, "--help")
     assert run.code == 0

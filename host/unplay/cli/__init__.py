@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import unplay
-from unplay.cli import clean, compare, demo
+from unplay.cli import canceller, clean, compare, demo
 from unplay.errors import BadInputError, UnplayError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 app.command("clean")(clean.clean)
 app.command("compare")(compare.compare)
 app.command("demo")(demo.demo)
+app.command("canceller")(canceller.canceller)
 
 
 def _print_version(wanted: bool) -> None:

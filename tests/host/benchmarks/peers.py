@@ -46,6 +46,17 @@ def speexdsp(case: Case) -> Signal:
     return out[frame : frame + n_samples] / 32768.0
 
 
+def speexdsp_canceller(
+    played: NDArray[np.int16], recorded: NDArray[np.int16], sample_rate_hz: int, n_taps: int
+) -> NDArray[np.int16]:
+    """SpeexDSP's canceller alone, without the suppressor behind it; no delay."""
+    frame = round(SPEEX_FRAME_S * sample_rate_hz)
+    padding = np.zeros(-len(recorded) % frame, np.int16)
+    played, recorded = np.append(played, padding), np.append(recorded, padding)
+    out = _run_speex(played, recorded, frame, n_taps, sample_rate_hz, suppress=False)
+    return out[: len(out) - len(padding)]
+
+
 PEERS: dict[str, Callable[[Case], Signal]] = {"SpeexDSP": speexdsp, "FIR": least_squares_fir}
 
 
@@ -62,7 +73,13 @@ def why_no_speexdsp() -> str | None:
 
 
 def _run_speex(
-    played: NDArray[np.int16], recorded: NDArray[np.int16], frame: int, n_taps: int, sample_rate_hz: int
+    played: NDArray[np.int16],
+    recorded: NDArray[np.int16],
+    frame: int,
+    n_taps: int,
+    sample_rate_hz: int,
+    *,
+    suppress: bool = True,
 ) -> NDArray[np.int16]:
     library = ctypes.CDLL(SPEEX_LIBRARY)
     library.speex_echo_state_init.restype = ctypes.c_void_p
@@ -78,7 +95,8 @@ def _run_speex(
         library.speex_echo_cancellation(
             echo_state, _pointer(recorded[here]), _pointer(played[here]), _pointer(out[here])
         )
-        library.speex_preprocess_run(suppressor, _pointer(out[here]))
+        if suppress:
+            library.speex_preprocess_run(suppressor, _pointer(out[here]))
     library.speex_preprocess_state_destroy(suppressor)
     library.speex_echo_state_destroy(echo_state)
     return out
