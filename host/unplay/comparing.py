@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
 
 from unplay import cleaning, metrics
-from unplay.audio import AudioReader, load_mono
+from unplay.audio import AudioReader, WholeFile, is_same_file, load_mono
 from unplay.errors import BadInputError, UnplayError
 from unplay.removal.alignment import Alignment, aligned_reference
 
@@ -109,6 +109,24 @@ class Row:
     reason: str = ""
 
 
+FIGURES = {
+    "seconds": ("time, s", "{:.1f}"),
+    "si_sdr_db": ("SI-SDR, dB", "{:+.1f}"),
+    "sdr_db": ("SDR, dB", "{:+.1f}"),
+    "stoi": ("STOI", "{:.2f}"),
+    "reference_correlation": ("corr.", "{:.3f}"),
+    "echo_reduction_db": ("red., dB", "{:+.1f}"),
+    "aecmos_echo": ("MOS echo", "{:.2f}"),
+    "aecmos_degradation": ("MOS degr.", "{:.2f}"),
+}
+"""Heading and form of each figure of a row; the table must fit 80 columns."""
+
+BLIND_FIGURES = (
+    "corr.: correlation with the reference, 0 to 1. red.: echo reduction where the reference most likely "
+    "sounds alone.\nMOS: AECMOS, 1 to 5, of how little echo and how little other damage is heard."
+)
+
+
 @dataclass(frozen=True)
 class Comparison:
     """rows: the recording itself first. notes: sentences on what could not be measured."""
@@ -139,17 +157,23 @@ def compare(
     *,
     truth: str | Path | None = None,
     playback_only: str | Path | None = None,
+    report: str | Path | None = None,
+    force: bool = False,
     progress: Progress | None = None,
 ) -> Comparison:
     """Run every method on a recording and score what it leaves.
 
     reference, recording: as for `cleaning.clean`; channels are averaged before scoring. truth: the talker
     alone, aligned with the recording. playback_only: a recording of the playback alone, from which `nmf`
-    learns once more. Raises BadInputError for a file that cannot be used, and ReferenceAbsentError where
-    there is nothing to compare.
+    learns once more. report: where to write the page on which all outputs can be seen and heard (HTML);
+    force=True writes over one that exists. Raises BadInputError for a file that cannot be used, and
+    ReferenceAbsentError where there is nothing to compare.
     """
     progress = progress or (lambda doing, share: None)
     reference, recording = Path(reference), Path(recording)
+    page = None if report is None else Path(report)
+    if page is not None:
+        _check_page(page, [reference, recording, *(Path(p) for p in (truth, playback_only) if p)], force)
     progress("looking for the reference", 0.0)
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(AudioReader(recording))
@@ -179,7 +203,26 @@ def compare(
         else:
             reason = _reason(output, outputs, alignments[True], rate_hz)
             rows.append(scorer.row(name, output.near_end, reason, seconds))
-    return Comparison(alignments[True].delay_s, alignments[True].drift_ppm, rows, scorer.notes)
+    comparison = Comparison(alignments[True].delay_s, alignments[True].drift_ppm, rows, scorer.notes)
+    if page is not None:
+        from unplay.report.page import compare_page
+
+        progress("drawing the page", 1.0)
+        sounds = {rows[0].name: heard} | {o.entry.name: o.near_end for o in outputs if o.near_end is not None}
+        with WholeFile(page) as file:
+            file.write(compare_page(comparison, recording, sounds, rate_hz).encode())
+            file.sync()
+            file.publish()
+    return comparison
+
+
+def _check_page(page: Path, inputs: list[Path], force: bool) -> None:
+    if any(is_same_file(page, path) for path in inputs):
+        raise BadInputError(f"{page} would be written over an input: name another page.")
+    if page.is_dir():
+        raise BadInputError(f"{page} is a folder: name a file in it.")
+    if page.exists() and not force:
+        raise BadInputError(f"{page} exists already: name another page, or add --force.")
 
 
 def _run(entry: Entry, reference: Path, recording: Path, alignment: Alignment, rate_hz: int) -> _Output:

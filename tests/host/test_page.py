@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from unplay import comparing
 from unplay.report import pictures
 from unplay.virtual.scene import Scene, make_scene
 
@@ -88,6 +89,26 @@ def test_no_page_where_nothing_was_found(recorded: Scene, unplay_run: Callable) 
     soundfile.write("other.wav", other.reference, other.sample_rate_hz)
     assert unplay_run("clean", "other.wav", "recording.wav", "--report", "page.html").code == 3
     assert sorted(path.name for path in Path().iterdir()) == ["other.wav", "recording.wav", "reference.wav"]
+
+
+def test_every_method_is_on_the_page_of_compare(
+    recorded: Scene, unplay_run: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = tuple(entry for entry in comparing.ENTRIES if entry.method in ("subtract", "fir"))
+    monkeypatch.setattr(comparing, "ENTRIES", quick)
+    soundfile.write("truth.wav", recorded.true_near_end, recorded.sample_rate_hz)
+    arguments = ("compare", "reference.wav", "recording.wav", "--truth", "truth.wav", "--report", "page.html")
+    run = unplay_run(*arguments)
+    assert run.code == 0
+    text = Path("page.html").read_text("utf-8")
+    rows = re.findall(r"<tr><td>(.*?)</td>", text)
+    assert rows == ["the recording", *(entry.name for entry in quick)]
+    assert "SI-SDR, dB" in text
+    assert text.count("data:image/png") == 1 + len(quick)
+    assert not re.search(r"https?://", text)
+    refused = unplay_run(*arguments)
+    assert refused.code == 2
+    assert "--force" in refused.err
 
 
 def test_a_tone_is_drawn_at_its_frequency() -> None:

@@ -12,23 +12,6 @@ from unplay.cli import printing
 if TYPE_CHECKING:
     from unplay.comparing import Comparison
 
-COLUMNS = {
-    "seconds": ("time, s", "{:.1f}"),
-    "si_sdr_db": ("SI-SDR, dB", "{:+.1f}"),
-    "sdr_db": ("SDR, dB", "{:+.1f}"),
-    "stoi": ("STOI", "{:.2f}"),
-    "reference_correlation": ("corr.", "{:.3f}"),
-    "echo_reduction_db": ("red., dB", "{:+.1f}"),
-    "aecmos_echo": ("MOS echo", "{:.2f}"),
-    "aecmos_degradation": ("MOS degr.", "{:.2f}"),
-}
-"""Heading and form of each figure of a row; the table must fit 80 columns."""
-
-BLIND_FIGURES = (
-    "corr.: correlation with the reference, 0 to 1. red.: echo reduction where the reference most likely "
-    "sounds alone.\nMOS: AECMOS, 1 to 5, of how little echo and how little other damage is heard."
-)
-
 
 def compare(
     reference: Annotated[
@@ -43,6 +26,11 @@ def compare(
         Path | None,
         typer.Option(metavar="FILE", help="The playback recorded alone; nmf learns from it once more."),
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="PAGE.html", help="Where to write a page to see and hear all of them."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over a page that exists.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the figures as JSON, and nothing else, on stdout.")
     ] = False,
@@ -59,7 +47,13 @@ def compare(
         from unplay import comparing
 
         comparison = comparing.compare(
-            reference, recording, truth=truth, playback_only=playback_only, progress=progress
+            reference,
+            recording,
+            truth=truth,
+            playback_only=playback_only,
+            report=report,
+            force=force,
+            progress=progress,
         )
     if as_json:
         printing.print_json(comparison.as_json())
@@ -72,12 +66,14 @@ def print_comparison(comparison: Comparison) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    shown = [name for name in COLUMNS if any(getattr(row, name) is not None for row in comparison.rows)]
+    from unplay.comparing import BLIND_FIGURES, FIGURES
+
+    shown = [name for name in FIGURES if any(getattr(row, name) is not None for row in comparison.rows)]
     table = Table("", box=box.SIMPLE)
     for name in shown:
-        table.add_column(COLUMNS[name][0], justify="right", no_wrap=True)
+        table.add_column(FIGURES[name][0], justify="right", no_wrap=True)
     for row in comparison.rows:
-        values = [(getattr(row, name), COLUMNS[name][1]) for name in shown]
+        values = [(getattr(row, name), FIGURES[name][1]) for name in shown]
         table.add_row(row.name, *("" if value is None else form.format(value) for value, form in values))
     Console().print(table)
     if "reference_correlation" in shown:

@@ -1,4 +1,4 @@
-"""One self-contained page about one cleaned recording: it needs no network and no other file.
+"""Self-contained pages about a recording: they need no network and no other file.
 
 What can be heard on it is mono and at most PAGE_RATE_HZ, compressed: the files are what counts, the page
 shows them.
@@ -10,18 +10,19 @@ import base64
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
+import soxr
 from numpy.typing import NDArray
 
 from unplay.audio import load_mono
+from unplay.comparing import BLIND_FIGURES, FIGURES, Comparison
 from unplay.metrics import FORGIVING_TAPS, energy_ratio_db, reference_correlation
 from unplay.report import pictures
 
@@ -30,8 +31,8 @@ FloatArray = NDArray[np.floating]
 PAGE_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000)
 """Sample rates of MP3, which every browser plays, that are enough to judge by."""
 
-LONGEST_HEARD_S = 1800.0
-"""Longer recordings have pictures only: their sound would make the page too large to mail."""
+LONGEST_HEARD_S = 5400.0
+"""Of all sounds on a page together. With more, it has pictures only: it would be too large to mail."""
 
 COMPRESSION_LEVEL = 0.8
 """Of libsndfile: 40 kbit/s at 16 to 24 kHz, so that ten minutes of three sounds stay below 15 MB."""
@@ -43,15 +44,26 @@ loudest."""
 
 
 @dataclass(frozen=True)
-class Track:
-    """One of the three sounds, as the page shows and plays it."""
+class Sound:
+    """One of the sounds of a page. colour: recording, near_end or removed."""
 
     key: str
     title: str
+    colour: str
+    signal: FloatArray
+
+
+@dataclass(frozen=True)
+class Track:
+    """A sound as the page shows and plays it; coded is empty where it can't be heard."""
+
+    key: str
+    title: str
+    colour: str
     level_db: float
     waveform: str
     spectrogram: str
-    sound: str
+    coded: str
 
 
 def clean_page(log: Mapping[str, Any], recording: Path, near_end: Path) -> str:
@@ -60,57 +72,129 @@ def clean_page(log: Mapping[str, Any], recording: Path, near_end: Path) -> str:
     log: as `--log` writes it. recording, near_end: files of equal length; what was removed is their
     difference.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    file_rate_hz = log["inputs"]["recording"]["sample_rate_hz"]
-    rate_hz = max((rate for rate in PAGE_RATES_HZ if rate <= file_rate_hz), default=PAGE_RATES_HZ[0])
+    rate_hz = _page_rate_hz(log["inputs"]["recording"]["sample_rate_hz"])
     recorded, left = load_mono(recording, rate_hz), load_mono(near_end, rate_hz)
     n_samples = min(len(recorded), len(left))
     recorded, left = recorded[:n_samples], left[:n_samples]
     removed = recorded - left
-    duration_s = n_samples / rate_hz
+    return _render(
+        "clean.html",
+        recording.name,
+        _verdict(log, energy_ratio_db(recorded, left), energy_ratio_db(recorded, removed)),
+        [
+            Sound("recording", "Recording", "recording", recorded),
+            Sound("near_end", "Near end (what is left)", "near_end", left),
+            Sound("removed", "What was removed", "removed", removed),
+        ],
+        rate_hz,
+        heard_first="near_end",
+        several_channels=log["inputs"]["recording"]["n_channels"] > 1,
+        warnings=log["warnings"],
+        log=log,
+        levels=_level_chart(recorded, left, removed, rate_hz),
+        drift=_drift_chart(log["drift_track"], log["drift_sigma_ppm"], n_samples / rate_hz),
+        listen_first=_listen_first(removed, left, rate_hz),
+        chance=math.sqrt(FORGIVING_TAPS / rate_hz),
+    )
+
+
+def compare_page(
+    comparison: Comparison, recording: Path, sounds: Mapping[str, FloatArray], sample_rate_hz: int
+) -> str:
+    """The page (HTML) of a run of `compare`.
+
+    sounds: what each row of the comparison sounds like, (n_samples,), by its name; a method that failed has
+    none. The recording itself is the first.
+    """
+    rate_hz = _page_rate_hz(sample_rate_hz)
+    names = list(sounds)
+    shown = [name for name in FIGURES if any(getattr(row, name) is not None for row in comparison.rows)]
+    rows = [
+        {
+            "name": row.name,
+            "reason": row.reason,
+            "figures": [
+                "" if (value := getattr(row, name)) is None else FIGURES[name][1].format(value)
+                for name in shown
+            ],
+        }
+        for row in comparison.rows
+    ]
+    return _render(
+        "compare.html",
+        recording.name,
+        f"{len(names) - 1} methods on one recording. The reference begins {comparison.delay_s:+.3f} s into "
+        f"it, its clock {_pace(comparison.drift_ppm)}.",
+        [
+            Sound(
+                f"sound{k}",
+                name,
+                "near_end" if k else "recording",
+                soxr.resample(sounds[name], sample_rate_hz, rate_hz),
+            )
+            for k, name in enumerate(names)
+        ],
+        rate_hz,
+        heard_first=f"sound{len(names) - 1}",
+        several_channels=False,
+        warnings=[],
+        titles=[FIGURES[name][0] for name in shown],
+        rows=rows,
+        notes=[*([BLIND_FIGURES] if "reference_correlation" in shown else []), *comparison.notes],
+    )
+
+
+def _page_rate_hz(sample_rate_hz: int) -> int:
+    return max((rate for rate in PAGE_RATES_HZ if rate <= sample_rate_hz), default=PAGE_RATES_HZ[0])
+
+
+def _render(
+    template: str,
+    name: str,
+    verdict: str,
+    sounds: Sequence[Sound],
+    rate_hz: int,
+    **more: Any,
+) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     environment = Environment(
         loader=PackageLoader("unplay.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters["clock"] = _clock
-    tracks = _tracks({"recording": recorded, "near_end": left, "removed": removed}, rate_hz)
-    return environment.get_template("page.html").render(
-        log=log,
-        name=recording.name,
-        duration_s=duration_s,
-        verdict=_verdict(log, energy_ratio_db(recorded, left), energy_ratio_db(recorded, removed)),
+    tracks = _tracks(sounds, rate_hz)
+    return environment.get_template(template).render(
+        name=name,
+        verdict=verdict,
+        duration_s=len(sounds[0].signal) / rate_hz,
         tracks=tracks,
         columns=pictures.COLUMNS,
         top_hz=rate_hz // 2,
-        sounds=json.dumps({track.key: track.sound for track in tracks if track.sound}),
+        sounds=json.dumps({track.key: track.coded for track in tracks if track.coded}),
         levels_db={track.key: round(track.level_db, 2) for track in tracks},
-        levels=_level_chart(recorded, left, removed, rate_hz),
-        drift=_drift_chart(log["drift_track"], log["drift_sigma_ppm"], duration_s),
-        listen_first=_listen_first(removed, left, rate_hz),
-        chance=math.sqrt(FORGIVING_TAPS / rate_hz),
-        several_channels=log["inputs"]["recording"]["n_channels"] > 1,
+        **more,
     )
 
 
-def _tracks(sounds: Mapping[str, FloatArray], rate_hz: int) -> list[Track]:
-    titles = {"recording": "Recording", "near_end": "Near end (what is left)", "removed": "What was removed"}
-    spectra = {key: pictures.spectrogram_db(sound, rate_hz) for key, sound in sounds.items()}
-    top_db = float(max(np.max(spectrum) for spectrum in spectra.values()))
-    full_scale = float(max(np.max(np.abs(sound), initial=0.0) for sound in sounds.values())) or 1.0
-    coded = dict.fromkeys(sounds, "")
-    if len(sounds["recording"]) <= LONGEST_HEARD_S * rate_hz:
+def _tracks(sounds: Sequence[Sound], rate_hz: int) -> list[Track]:
+    spectra = [pictures.spectrogram_db(sound.signal, rate_hz) for sound in sounds]
+    top_db = float(max(np.max(spectrum) for spectrum in spectra))
+    full_scale = float(max(np.max(np.abs(sound.signal), initial=0.0) for sound in sounds)) or 1.0
+    coded = [""] * len(sounds)
+    if sum(len(sound.signal) for sound in sounds) <= LONGEST_HEARD_S * rate_hz:
         with ThreadPoolExecutor() as pool:
-            coded = dict(zip(sounds, pool.map(partial(_mp3, rate_hz=rate_hz), sounds.values()), strict=True))
+            coded = list(pool.map(lambda sound: _mp3(sound.signal, rate_hz), sounds))
     return [
         Track(
-            key,
-            titles[key],
-            10 * math.log10(float(np.mean(sound.astype(np.float64) ** 2)) + 1e-12),
-            pictures.waveform(sound, full_scale),
-            pictures.png(spectra[key], top_db),
-            coded[key],
+            sound.key,
+            sound.title,
+            sound.colour,
+            10 * math.log10(float(np.mean(sound.signal.astype(np.float64) ** 2)) + 1e-12),
+            pictures.waveform(sound.signal, full_scale),
+            pictures.png(spectrum, top_db),
+            code,
         )
-        for key, sound in sounds.items()
+        for sound, spectrum, code in zip(sounds, spectra, coded, strict=True)
     ]
 
 
@@ -130,14 +214,18 @@ def _mp3(sound: FloatArray, rate_hz: int) -> str:
 
 
 def _verdict(log: Mapping[str, Any], reduction_db: float, removed_below_db: float) -> str:
-    """One sentence."""
-    drift = f"{abs(log['drift_ppm']):.2f} ± {log['drift_sigma_ppm'] or 0:.2f} ppm"
+    """What was found and done, in short."""
+    uncertainty = f" (± {log['drift_sigma_ppm']:.2f})" if log["drift_sigma_ppm"] else ""
     return (
-        f"The reference begins {log['delay_s']:+.3f} s into the recording, its clock {drift} "
-        f"{'slow' if log['drift_ppm'] < 0 else 'fast'}. It was removed with confidence "
-        f"{log['confidence']:.2f} of 1: what was taken out lies {removed_below_db:.1f} dB below the "
-        f"recording, what is left {reduction_db:.1f} dB."
+        f"The reference begins {log['delay_s']:+.3f} s into the recording, its clock "
+        f"{_pace(log['drift_ppm'])}{uncertainty}. It was removed with confidence {log['confidence']:.2f} of "
+        f"1: what was taken out lies {removed_below_db:.1f} dB below the recording, what is left "
+        f"{reduction_db:.1f} dB."
     )
+
+
+def _pace(drift_ppm: float) -> str:
+    return f"{abs(drift_ppm):.2f} ppm {'slow' if drift_ppm < 0 else 'fast'}"
 
 
 def _level_chart(recorded: FloatArray, left: FloatArray, removed: FloatArray, rate_hz: int) -> dict[str, Any]:
