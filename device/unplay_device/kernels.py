@@ -853,3 +853,47 @@ def constrain(w: ptr32, tail: ptr32, part: int, n_bins: int, n_parts: int, shift
         w[1] = t
         w = ptr32(int(w) + step)
         n_bins -= 1
+
+
+@micropython.viper
+def chips(out: ptr16, first: int, n: int, state: int, level: int) -> int:
+    out = ptr16(int(out) + 2 * first)
+    while n:
+        out[0] = (0 - level) if state & 0x400 else level
+        out = ptr16(int(out) + 2)
+        state = ((state << 1) & 0x7FF) | (((state >> 10) ^ (state >> 8)) & 1)
+        n -= 1
+    return state
+
+
+@micropython.viper
+def fold(
+    x: ptr16, first: int, n: int, cells: ptr32, turned: ptr32, turn: int, state: int, shift: int
+) -> int:
+    x = ptr16(int(x) + 2 * first)
+    while n:
+        value = ((x[0] << 16) >> 16) >> shift
+        x = ptr16(int(x) + 2)
+        cells[state] = cells[state] + value
+        turned[state] = turned[state] + turn * value
+        state = ((state << 1) & 0x7FF) | (((state >> 10) ^ (state >> 8)) & 1)
+        n -= 1
+    return state
+
+
+@micropython.viper
+def hadamard(z: ptr32, n: int):
+    half = 1
+    while half < n:
+        start = 0
+        while start < n:
+            i = start
+            stop = start + half
+            while i < stop:
+                a = z[i]
+                b = z[i + half]
+                z[i] = a + b
+                z[i + half] = a - b
+                i += 1
+            start += 2 * half
+        half = 2 * half

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from unplay.cleaning import Result as Result
     from unplay.cleaning import clean as clean
 
-__version__ = "0.1.0"
+from unplay_shared import VERSION as __version__
 
 
 def __getattr__(name: str) -> Any:

@@ -37,3 +37,9 @@ class NotConfidentError(UnplayError):
     def __init__(self, message: str, evidence: dict[str, float] | None = None) -> None:
         super().__init__(message)
         self.evidence = evidence or {}
+
+
+class DeviceMissingError(UnplayError):
+    """There is no device, or it cannot be talked to."""
+
+    exit_code = 5

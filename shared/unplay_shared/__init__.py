@@ -1,1 +1,3 @@
-"""What host and device share; the same bytes on CPython and MicroPython."""
+"""Byte for byte the same on MicroPython and CPython: what device and host must agree on."""
+
+VERSION = "0.1.0"

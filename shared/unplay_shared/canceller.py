@@ -76,6 +76,7 @@ class Canceller:
         self.sums, self.states = kernels.words(3), kernels.words(2)
         self.needs = kernels.words(m)  # exponent that each partition's spectrum needs
         self._set_up_learning()
+        self.restart()
 
     def _set_up_learning(self):
         settings, kernels, m = self.settings, self.kernels, self.n_parts
@@ -103,11 +104,21 @@ class Canceller:
             self.prior[q] = share
             self.half_prior[q] = share >> 1
             self.refill[q] = share >> (fade + 8)
-        kernels.doubt(self.p, self.p_shift, self.n_bins, m, self.prior)
         self.watch_smoothing = max(4 - block_log2, 0)
         self.smoothing = settings["smoothing"]
         self.recovers = kalman and settings["recovery"] == 1
         self.settling = SETTLING_MS * settings["rate_hz"] // (1000 * self.n_block)
+
+    def restart(self):
+        """Forget everything, for another recording."""
+        kernels, k, m = self.kernels, self.n_bins, self.n_parts
+        kernels.forget(self.x, k * m)
+        kernels.forget(self.w, 2 * k * m)
+        kernels.forget(self.p, k * m)
+        kernels.forget(self.psi, k)
+        kernels.forget(self.past, self.n_block >> 1)
+        kernels.forget(self.states, 2)
+        kernels.doubt(self.p, self.p_shift, k, m, self.prior)
         self.x_exponent = LEAST_EXPONENT
         self.psi_exponent = 0
         self.psi_bits = 0
@@ -121,7 +132,7 @@ class Canceller:
         self.bits = 0
         self.e_before = 0
         self.turn = 0
-        self.countdown = settings["constraint"]
+        self.countdown = self.settings["constraint"]
         self.d_mean = self.e_mean = self.y_mean = 0
         for q in range(m):
             self.needs[q] = LEAST_EXPONENT
@@ -147,6 +158,10 @@ class Canceller:
         shift = self._to_q4(self._inverse(self.b, self.a, exponent))
         kernels.restore(self.b, n, shift, out, out, n >> 1, self.states, 1)
         self._constrain()
+
+    def skip(self, reference):
+        """Take a block's reference in and leave its recording alone: there was no time for more."""
+        self._take_in(reference)
 
     # Transforms. A spectrum's words are below 2^13.3, so that the next transform has room.
 

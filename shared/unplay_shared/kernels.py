@@ -443,3 +443,40 @@ def constrain(w, tail, part, n_bins, n_parts, shift):
         i = 2 * (k * n_parts + part)
         w[i] = clipped(w[i] - shifted(real(t), shift), W_MAX)
         w[i + 1] = clipped(w[i + 1] + shifted(imag(t), shift), W_MAX)
+
+
+# The marker
+
+
+def next_state(state):
+    """x^11 + x^9 + 1, of full length 2^11 − 1."""
+    return ((state << 1) & 0x7FF) | ((state >> 10) ^ (state >> 8)) & 1
+
+
+def chips(out, first, n, state, level):
+    """Write n samples ±level of the sequence from out[first] on. Returns the state after them."""
+    for i in range(first, first + n):
+        out[i] = -level if state & 0x400 else level
+        state = next_state(state)
+    return state
+
+
+def fold(x, first, n, cells, turned, turn, state, shift):
+    """Add n samples from x[first] on to the cells that the states number; times `turn` to the others."""
+    for i in range(first, first + n):
+        value = x[i] >> shift
+        cells[state] += value
+        turned[state] += turn * value
+        state = next_state(state)
+    return state
+
+
+def hadamard(z, n):
+    """Walsh–Hadamard transform of n words, a power of two, in place."""
+    half = 1
+    while half < n:
+        for start in range(0, n, 2 * half):
+            for i in range(start, start + half):
+                a, b = z[i], z[i + half]
+                z[i], z[i + half] = a + b, a - b
+        half *= 2

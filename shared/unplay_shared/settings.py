@@ -1,4 +1,4 @@
-"""Settings of the canceller: unit, range, default, meaning. The device's settings file holds these names."""
+"""Settings of device and canceller: unit, range, default, meaning. The settings file holds these names."""
 
 CANCELLER = (
     # name, unit, allowed values or (least, greatest), default, meaning
@@ -20,23 +20,39 @@ CANCELLER = (
     ("recovery", "", [0, 1], 1, "start learning anew when the echo path has moved"),
 )
 
+DEVICE = (
+    ("board", "", None, "", "file of the board's wires; empty: found out"),
+    ("reference", "", None, "", "what the button plays; empty: it records without playing"),
+    ("seconds", "s", (0, 86400), 0, "longest recording; 0: to the reference's end, or till it is stopped"),
+    ("storage", "", ["sd", "flash"], "sd", "where references and sessions are"),
+    ("slot", "", ["left", "right"], "left", "which half of a frame the microphone answers in"),
+    ("microphone_shift", "bits", (8, 16), 14, "32-bit samples are shifted down by; one less is 6 dB louder"),
+    ("volume_q15", "1/32768", (0, 32767), 16384, "of all that is played"),
+    ("marker_q15", "1/32768", (256, 32767), 8192, "level of the markers, before the volume"),
+    ("settle_ms", "ms", (0, 5000), 300, "of the microphone's beginning that is thrown away"),
+    ("cancel", "", [0, 1], 1, "run the canceller while recording"),
+)
 
-def defaults() -> dict:
-    return {entry[0]: entry[3] for entry in CANCELLER}
+
+def defaults(table=CANCELLER) -> dict:
+    return {entry[0]: entry[3] for entry in table}
 
 
-def complete(given: dict) -> dict:
+def complete(given: dict, table=CANCELLER) -> dict:
     """All settings: those given, checked, and the defaults of the others. Raises ValueError."""
-    settings = defaults()
+    settings = defaults(table)
     for name in given:
         if name not in settings:
             raise ValueError(
-                "there is no setting %s; choose from %s" % (name, ", ".join(e[0] for e in CANCELLER))
+                "there is no setting %s; choose from %s" % (name, ", ".join(e[0] for e in table))
             )
         settings[name] = given[name]
-    for name, _, allowed, _, _ in CANCELLER:
+    for name, _, allowed, _, _ in table:
         value = settings[name]
-        if isinstance(allowed, list):
+        if allowed is None:
+            if not isinstance(value, str):
+                raise ValueError("%s is %r; it must be a text" % (name, value))
+        elif isinstance(allowed, list):
             if value not in allowed:
                 choices = ", ".join(str(v) for v in allowed)
                 raise ValueError("%s is %r; it can be %s" % (name, value, choices))

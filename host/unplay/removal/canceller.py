@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -41,15 +41,17 @@ def cancel(
     recording: Samples16,
     settings: Mapping[str, Any] | None = None,
     *,
+    late: Collection[int] = (),
     progress: Progress | None = None,
 ) -> Samples16:
     """The residual (n_samples,) of a recording (n_samples,), exactly as a device computes it.
 
     reference: any length, from the recording's first sample on; silent where it ends. settings: names and
-    values of `unplay_shared.settings`. Raises ValueError where one is out of range.
+    values of `unplay_shared.settings`. late: blocks that a device had no time for. Raises ValueError where a
+    setting is out of range.
     """
     canceller = Canceller(dict(settings or {}), canceller_kernels)
-    return _run(canceller, reference, recording, progress, lambda: None)
+    return _run(canceller, reference, recording, progress, lambda: None, late)
 
 
 def cancel_with_trace(
@@ -88,6 +90,7 @@ def _run(
     recording: Samples16,
     progress: Progress | None,
     note: Callable[[], None],
+    late: Collection[int] = (),
 ) -> Samples16:
     n = canceller.n_block
     n_blocks = -(-len(recording) // n)
@@ -95,7 +98,11 @@ def _run(
     residual = np.zeros(n_blocks * n, np.int16)
     for k in range(n_blocks):
         here = slice(k * n, (k + 1) * n)
-        canceller.process(played[here], recorded[here], residual[here])
+        if k in late:
+            canceller.skip(played[here])
+            residual[here] = recorded[here]
+        else:
+            canceller.process(played[here], recorded[here], residual[here])
         note()
         if progress is not None:
             progress("cancelling", (k + 1) / n_blocks)

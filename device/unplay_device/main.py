@@ -1,0 +1,15 @@
+"""Installed as /main.py: what a board does when it gets power."""
+
+from unplay_device import boards
+from unplay_device.app import App, read_settings
+from unplay_device.console import Console
+from unplay_device.files import Files
+from unplay_device.link import Link
+from unplay_device.store import Store
+
+flash = Store("")
+settings, complaint = read_settings(flash)
+app = App(boards.find(settings["board"]), flash, settings)
+if complaint:
+    app.say(complaint)
+app.run(Link(Console(), Files(app), app))

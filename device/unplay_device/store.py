@@ -1,0 +1,194 @@
+"""Sessions on storage: written so that a power cut costs at most what came after the last flush.
+
+A session is a folder: `session.json`, `mic.pcm`, and with a reference `residual.pcm`. The sidecar stands
+there from the first moment on, saying that power was lost; when the session ends well it is replaced. Files
+that matter are replaced by writing NAME.new and renaming it, so that one of the two is whole at any time.
+"""
+
+import json
+import os
+import time
+
+from unplay_shared.faults import FULL, NO_CARD, DeviceError
+
+SESSIONS, REFERENCES = "sessions", "references"
+MICROPHONE, RESIDUAL, SIDECAR = "mic.pcm", "residual.pcm", "session.json"
+SETTINGS = "settings.json"
+NEW = ".new"
+
+FLUSH_MS = 500
+RESERVE_BYTES = 65536
+"""Kept free for sidecars and the file system's own needs."""
+
+FIRST_YEAR = 2024
+"""A clock that shows less was never set."""
+
+
+def exists(path):
+    try:
+        os.stat(path)
+    except OSError:
+        return False
+    return True
+
+
+def replace(path, text):
+    """Write a small file whole or not at all."""
+    with open(path + NEW, "w") as file:
+        file.write(text)
+        file.flush()
+    if exists(path):
+        os.remove(path)
+    os.rename(path + NEW, path)
+
+
+def restore(path):
+    """Finish or undo a `replace` that a power cut interrupted."""
+    if not exists(path + NEW):
+        return
+    if exists(path) or not _is_json(path + NEW):
+        os.remove(path + NEW)
+    else:
+        os.rename(path + NEW, path)
+
+
+def _is_json(path):
+    try:
+        with open(path) as file:
+            json.load(file)
+    except (ValueError, OSError):
+        return False
+    return True
+
+
+class Store:
+    """Everything under one folder of a mounted file system. Raises DeviceError where there is none."""
+
+    def __init__(self, root):
+        self.root = root
+        try:
+            for name in (SESSIONS, REFERENCES):
+                if name not in os.listdir(root or "/"):
+                    os.mkdir(root + "/" + name)
+        except OSError as error:
+            raise DeviceError(NO_CARD, {"path": root, "errno": error.errno})
+        restore(root + "/" + SETTINGS)
+        for name in self.sessions():
+            restore(self.path(SESSIONS, name, SIDECAR))
+
+    def path(self, *parts):
+        return self.root + "/" + "/".join(parts)
+
+    def sessions(self):
+        """Ids of all sessions, oldest first."""
+        return sorted(os.listdir(self.path(SESSIONS)))
+
+    def free_bytes(self):
+        block, fragment, _, free = os.statvfs(self.root or "/")[:4]
+        return free * (fragment or block)
+
+    def read_settings(self):
+        """Those that were set; none where the file is missing or damaged."""
+        try:
+            with open(self.path(SETTINGS)) as file:
+                return json.load(file)
+        except (OSError, ValueError):
+            return {}
+
+    def write_settings(self, settings):
+        replace(self.path(SETTINGS), json.dumps(settings))
+
+    def find_reference(self, name):
+        """Sidecar of a stored reference, or None."""
+        try:
+            with open(self.path(REFERENCES, name + ".json")) as file:
+                found = json.load(file)
+            found["samples"] = min(found["samples"], os.stat(self.path(REFERENCES, name + ".pcm"))[6] // 2)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return found
+
+    def open_reference(self, name):
+        return open(self.path(REFERENCES, name + ".pcm"), "rb")
+
+    def require(self, n_bytes):
+        """Raises DeviceError where less is free."""
+        free = self.free_bytes() - RESERVE_BYTES
+        if free < n_bytes:
+            raise DeviceError(FULL, {"needed": n_bytes, "free": max(free, 0)})
+        return free
+
+    def new_session(self, facts, with_residual):
+        """An open `Session` with an id of its own: the time, or a number where nobody set the clock."""
+        return Session(self.path(SESSIONS, self._make_folder()), facts, with_residual)
+
+    def _make_folder(self):
+        now = time.localtime()
+        if now[0] >= FIRST_YEAR:
+            name = "%04d%02d%02d-%02d%02d%02d" % tuple(now[:6])
+        else:
+            name = "unset"
+        number = 0
+        while True:
+            number += 1
+            if name == "unset":
+                candidate = "unset-%04d" % number
+            else:
+                candidate = name if number == 1 else "%s-%d" % (name, number)
+            try:
+                os.mkdir(self.path(SESSIONS, candidate))
+            except OSError as error:
+                if error.errno != 17:  # EEXIST
+                    raise
+                continue
+            return candidate
+
+
+class Session:
+    """A session being written. facts: what the sidecar says already."""
+
+    def __init__(self, folder, facts, with_residual):
+        self.folder = folder
+        self.id = folder.split("/")[-1]
+        self.facts = facts
+        facts["id"] = self.id
+        facts["ended"] = "power"
+        self.note()
+        self.microphone = open(folder + "/" + MICROPHONE, "wb")
+        self.residual = open(folder + "/" + RESIDUAL, "wb") if with_residual else None
+        self.flushed_ms = time.ticks_ms()
+        self.written_bytes = 0
+
+    def note(self):
+        """Bring the sidecar up to date."""
+        replace(self.folder + "/" + SIDECAR, json.dumps(self.facts))
+
+    def write(self, microphone, residual):
+        """Append a block. residual: None where there is none."""
+        self.written_bytes += write_whole(self.microphone, microphone)
+        if self.residual is not None:
+            self.written_bytes += write_whole(self.residual, residual)
+        if time.ticks_diff(time.ticks_ms(), self.flushed_ms) >= FLUSH_MS:
+            self.flush()
+
+    def flush(self):
+        self.microphone.flush()
+        if self.residual is not None:
+            self.residual.flush()
+        self.flushed_ms = time.ticks_ms()
+
+    def finish(self, ended):
+        """Close the files; the sidecar says how it ended."""
+        self.microphone.close()
+        if self.residual is not None:
+            self.residual.close()
+        self.facts["ended"] = ended
+        self.note()
+
+
+def write_whole(file, samples):
+    """Write 16-bit samples; returns bytes. Raises DeviceError where the file system is full."""
+    n_bytes = 2 * len(samples)
+    if file.write(samples) != n_bytes:
+        raise DeviceError(FULL, {"needed": n_bytes, "free": 0})
+    return n_bytes

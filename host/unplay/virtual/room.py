@@ -1,0 +1,46 @@
+"""A room that is computed while a virtual device plays into it: frame in, frame out, on one clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.signal
+from numpy.typing import NDArray
+
+Signal = NDArray[np.float64]
+
+
+@dataclass
+class Room:
+    """What a microphone hears, full scale = 1.
+
+    echo_path (n_taps,): from the loudspeaker's sample to the microphone's. near_end: samples (n,) of what else
+    is heard from a frame on. curve: the loudspeaker's, sample by sample. noise_rms: of the microphone.
+    start_offset_samples: how much later than asked for the sound comes out; a port's start, new in every
+    session. drift is none: both directions share their clock.
+    """
+
+    echo_path: Signal
+    near_end: Callable[[int, int], Signal]
+    noise_rms: float
+    start_offset_samples: int
+    seed: int = 0
+    curve: Callable[[Signal], Signal] | None = None
+
+    def __post_init__(self) -> None:
+        n_before = self.start_offset_samples + len(self.echo_path) - 1
+        self.past = np.zeros(n_before)
+        self.rng = np.random.default_rng(self.seed)
+
+    def hear(self, played: Signal, first: int) -> tuple[Signal, Signal]:
+        """Microphone and near end (n_samples,) while the next samples (n_samples,) from `first` on play."""
+        emitted = self.curve(played) if self.curve is not None else played
+        known = np.concatenate([self.past, emitted])
+        self.past = known[len(played) :]
+        late = known[: len(known) - self.start_offset_samples]
+        echo = scipy.signal.oaconvolve(late, self.echo_path, mode="valid")
+        near_end = self.near_end(first, len(played))
+        noise = self.noise_rms * self.rng.standard_normal(len(played))
+        return np.clip(echo + near_end + noise, -1.0, 1.0 - 2.0**-23), near_end
