@@ -12,12 +12,13 @@ SLIP_US = 4000
 
 
 class Pace:
-    """Lateness of blocks of block_us each. Begins when a block has been waited for."""
+    """Lateness of blocks of block_us each."""
 
     def __init__(self, block_us):
         self.block_us = block_us
         self.late_us = self.slips = self.missing_us = 0
         self.asked = self.got = time.ticks_us()
+        self.first = True
 
     def ask(self):
         """A block is about to be read."""
@@ -29,8 +30,9 @@ class Pace:
         self.late_us += time.ticks_diff(now, self.got) - self.block_us
         self.got = now
         if time.ticks_diff(now, self.asked) > self.block_us >> 2:
-            if abs(self.late_us) > SLIP_US:
+            if abs(self.late_us) > SLIP_US and not self.first:
                 self.slips += 1
                 self.missing_us += self.late_us
             self.late_us = 0
+            self.first = False
         return self.late_us

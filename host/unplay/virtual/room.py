@@ -18,28 +18,33 @@ class Room:
 
     echo_path (n_taps,): from the loudspeaker's sample to the microphone's. near_end: samples (n,) of what else
     is heard from a frame on. curve: the loudspeaker's, sample by sample. noise_rms: of the microphone.
-    start_offset_samples: how much later than asked for the sound comes out; a port's start, new in every
-    session. drift is none: both directions share their clock.
+    start_offset_samples: how much later than asked for the sound comes out; `restart` adds up to
+    most_random_offset to it. There is no drift: both directions share their clock.
     """
 
     echo_path: Signal
     near_end: Callable[[int, int], Signal]
     noise_rms: float
     start_offset_samples: int
+    most_random_offset: int = 0
     seed: int = 0
     curve: Callable[[Signal], Signal] | None = None
 
     def __post_init__(self) -> None:
-        n_before = self.start_offset_samples + len(self.echo_path) - 1
-        self.past = np.zeros(n_before)
         self.rng = np.random.default_rng(self.seed)
+        self.restart()
+
+    def restart(self) -> None:
+        """Silence, and a new start offset."""
+        self.offset_samples = self.start_offset_samples + int(self.rng.integers(self.most_random_offset + 1))
+        self.past = np.zeros(self.offset_samples + len(self.echo_path) - 1)
 
     def hear(self, played: Signal, first: int) -> tuple[Signal, Signal]:
         """Microphone and near end (n_samples,) while the next samples (n_samples,) from `first` on play."""
         emitted = self.curve(played) if self.curve is not None else played
         known = np.concatenate([self.past, emitted])
         self.past = known[len(played) :]
-        late = known[: len(known) - self.start_offset_samples]
+        late = known[: len(known) - self.offset_samples]
         echo = scipy.signal.oaconvolve(late, self.echo_path, mode="valid")
         near_end = self.near_end(first, len(played))
         noise = self.noise_rms * self.rng.standard_normal(len(played))

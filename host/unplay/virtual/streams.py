@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,12 +25,14 @@ Frames = NDArray[np.int32]
 class Streams:
     """The rings between a device and a room. Times are µs of the device; frames count from the first opening.
 
-    slot: which half of a frame the microphone answers in. forget: keep no truth, for long runs.
+    slot: which half of a frame the microphone answers in. forget: keep no truth, for long runs. speed: at most
+    so many times faster than the sound would take; None: as fast as it goes.
     """
 
     room: Room
     slot: int = 0
     forget: bool = False
+    speed: float | None = None
     rate_hz: int = 0
     opened_us: int = 0
     elapsed: int = 0
@@ -48,6 +51,7 @@ class Streams:
         if self.player is None and self.recorder is None:
             self.rate_hz, self.opened_us, self.elapsed = rate_hz, now_us, 0
             self.heard, self.near_end, self.played = [], [], []
+            self.room.restart()
         self._advance(now_us)
         if plays:
             self.player, self.player_frames = np.zeros((0, 2), np.int32), ring_bytes // FRAME_BYTES
@@ -88,6 +92,8 @@ class Streams:
 
     def _wait(self, n_frames: int) -> int:
         """Let n frames pass. Returns the time then."""
+        if self.speed is not None:
+            time.sleep(n_frames / self.rate_hz / self.speed)
         now_us = self.opened_us + -(-(self.elapsed + n_frames) * 1_000_000 // self.rate_hz)
         self._advance(now_us)
         return now_us
