@@ -37,3 +37,9 @@ class NotConfidentError(UnplayError):
     def __init__(self, message: str, evidence: dict[str, float] | None = None) -> None:
         super().__init__(message)
         self.evidence = evidence or {}
+
+
+class DeviceUnreachableError(UnplayError):
+    """There is no device, it refuses, or the link failed; `unplay.board.faults` has the kinds."""
+
+    exit_code = 5
