@@ -106,7 +106,8 @@ class Files:
     def begin(self, name, size, announced, restart=False):
         """Opens `name` for writing; bytes that are there of an earlier, unfinished upload.
 
-        restart: begins anew; size: bytes; announced: SHA-256, hexadecimal. Raises DeviceError BAD_NAME, BAD_ARGUMENT, FULL.
+        restart: begins anew; size: bytes; announced: SHA-256, hexadecimal.
+        Raises DeviceError BAD_NAME, BAD_ARGUMENT, FULL.
         """
         path = self.path(name)
         if name.endswith(_PART):

@@ -4,8 +4,8 @@
 
 Numbers are little-endian. `check` is the low half of the CRC-32 of the six bytes before it; the last field is
 the CRC-32 of the same six bytes and the payload, and is absent where the payload is empty. An answer has the
-`seq` of its request. `taken` counts the bytes that the sender has taken off the line so far, modulo 2^16: with
-it the host never has more under way than the device's input can hold, its *credit*.
+`seq` of its request. `taken` counts the bytes that the sender has taken off the line so far, modulo 2^16:
+with it the host never has more under way than the device's input can hold, its *credit*.
 
 A packet is read by exact lengths, which run in C on a board; byte stuffing would not. This layout is
 the same in all versions, so that any two can tell each other which one they speak.

@@ -1,4 +1,4 @@
-"""Packets over a port: found among bytes, kept within the device's credit, repeated until there is an answer."""
+"""Packets over a port: found among bytes, kept within the credit, repeated until there is an answer."""
 
 from __future__ import annotations
 

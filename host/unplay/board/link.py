@@ -198,7 +198,7 @@ class DeviceLink:
 
     def ls(self) -> dict[str, int]:
         """All files on the device: name and bytes."""
-        return {name: size for name, size in self._pages("ls", "files")}
+        return dict(self._pages("ls", "files"))
 
     def _pages(self, call: str, key: str) -> Iterator[Any]:
         start: int | None = 0
@@ -416,16 +416,21 @@ def _other_version(version: list[Any]) -> OtherVersionError:
 
 
 def _broken_off(port: str) -> str:
-    return f"the device at {port} stopped answering in the middle of a file; repeat the command to go on from there"
+    return (
+        f"the device at {port} stopped answering in the middle of a file; repeat the command to go on there"
+    )
 
 
 def _silence(port: str, noise: bytes) -> str:
     """Why there was no WELCOME, by what came instead."""
     if b">>>" in noise:
-        return f"MicroPython's prompt answers at {port}, not unplay: press the board's reset, or `unplay device install`"
+        return (
+            f"MicroPython's prompt answers at {port}, not unplay: press the board's reset button, "
+            "or put unplay on it with `unplay device install`"
+        )
     if noise.strip(b"\0"):
         start = noise[-40:].decode("ascii", "replace")
-        return f"something that is not unplay answers at {port} ({start!r}); another device, or another program on it?"
+        return f"something at {port} answers, but not as unplay does ({start!r}); is it another device?"
     return (
         f"nothing answers at {port}; is it the right port, the board switched on, and unplay installed on it?"
     )
