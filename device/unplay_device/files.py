@@ -55,11 +55,11 @@ def _make_folder(path):
 
 
 class Files:
-    """Files below `root`; scratch: memoryview that `digest` may read into."""
+    """Files below `root()`, a folder without a slash at its end; raises DeviceError where there is no card."""
 
-    def __init__(self, root, scratch=None):
-        self.root = root.rstrip("/")
-        self._scratch = memoryview(bytearray(512)) if scratch is None else scratch
+    def __init__(self, root):
+        self._root = root  # a function, as cards come and go
+        self._scratch = memoryview(bytearray(512))
         self._file = None
         self._forget()
 
@@ -97,10 +97,10 @@ class Files:
         fits = len(parts) == wanted or (folders and parts and parts[0] == "sessions" and len(parts) == 2)
         if not fits or len(name) > _LONGEST_NAME or not all(_is_part(part) for part in parts):
             raise DeviceError(faults.BAD_NAME, {"name": str(name)[:_LONGEST_NAME]})
-        return self.root + "/" + name
+        return self._root() + "/" + name
 
     def free_bytes(self):
-        status = os.statvfs(self.root)
+        status = os.statvfs(self._root() or "/")
         return status[1] * status[4]
 
     def begin(self, name, size, announced, restart=False):
@@ -129,7 +129,7 @@ class Files:
         return self.length
 
     def _make_folders(self, name):
-        path = self.root
+        path = self._root()
         for part in name.split("/")[:-1]:
             path += "/" + part
             _make_folder(path)
@@ -230,12 +230,13 @@ class Files:
         return listed
 
     def _all(self):
-        for name, is_folder, size in _entries(self.root + "/references"):
+        root = self._root()
+        for name, is_folder, size in _entries(root + "/references"):
             if not is_folder:
                 yield ["references/" + name, size]
-        for session, is_folder, _ in _entries(self.root + "/sessions"):
+        for session, is_folder, _ in _entries(root + "/sessions"):
             if is_folder:
-                for name, _, size in _entries(self.root + "/sessions/" + session):
+                for name, _, size in _entries(root + "/sessions/" + session):
                     yield ["sessions/" + session + "/" + name, size]
 
     def rm(self, name):

@@ -18,9 +18,9 @@ _LIST_BYTES = 640  # most text of a list in one answer
 class Link:
     """Serves `files` (unplay_device.files.Files) and `commands` over `console`.
 
-    commands: the application, with info, is_open, record, stop, status, config_get, config_set, selftest,
-    set_time, log and set_baud; `is_open(name)` says whether the file, or sessions/ID, is being recorded, and
-    `is_open(None)` whether anything is. They raise DeviceError to refuse.
+    commands: the application, with info, is_recording, is_open, record, stop, status, config_get, config_set,
+    selftest, set_time, log and set_baud; `is_open(name)` says whether a recording needs the file, or sessions/ID.
+    They raise DeviceError to refuse.
     packet_bytes: longest payload, and nearly all of the memory that this takes.
     credit_bytes: what the line's input holds, minus a little: 240 of a UART's 260.
     bauds: rates that `commands.set_baud` can switch to; none where the line has no rate.
@@ -286,7 +286,7 @@ class Link:
     # Calls
 
     def _refuse_while_recording(self):
-        if self._commands.is_open(None):
+        if self._commands.is_recording():
             raise DeviceError(faults.BUSY, {"what": "recording"})
 
     def _info(self, request):
