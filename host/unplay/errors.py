@@ -39,7 +39,7 @@ class NotConfidentError(UnplayError):
         self.evidence = evidence or {}
 
 
-class DeviceMissingError(UnplayError):
-    """There is no device, or it cannot be talked to."""
+class DeviceUnreachableError(UnplayError):
+    """There is no device, it refuses, or the link failed; `unplay.board.faults` has the kinds."""
 
     exit_code = 5

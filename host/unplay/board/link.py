@@ -1,0 +1,436 @@
+"""The host's end of the link: files up and down, recordings, settings."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import struct
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+from zlib import crc32
+
+from unplay.board.channel import LONGEST_PAYLOAD, Channel, Packet, StalledError, refused_or
+from unplay.board.faults import NoAnswerError, OtherVersionError, RefusedError, TransferError
+from unplay.board.ports import Port, open_port
+from unplay_shared import faults, packets
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes that are there and those that there will be."""
+
+_FRESH_S = 5.0  # after a longer silence the session is opened anew
+_KEEP_ALIVE_S = 3.0
+_HELLO_S = 0.4
+_FAILURES = 30  # in a row, without one byte of progress
+_READS = 4  # under way at a time: the line is never idle, and their requests fit any credit
+
+
+class DeviceLink:
+    """A session with the device at a port: `with DeviceLink("/dev/ttyUSB0") as device: …`
+
+    port: name of a serial port, path of a pseudo-terminal, or tcp://HOST:PORT.
+    raise_baud: whether to use the fastest rate that the device offers.
+    patience_s: how long the device may take to answer first; one that restarts needs some seconds.
+    Every method raises DeviceUnreachableError: PortError, NoAnswerError, OtherVersionError, RefusedError,
+    TransferError (unplay.board.faults).
+    """
+
+    def __init__(self, port: str | Port, raise_baud: bool = True, patience_s: float = 6.0) -> None:
+        self.port = open_port(port) if isinstance(port, str) else port
+        self.channel = Channel(self.port)
+        self.welcome: dict[str, Any] = {}
+        try:
+            self.hello(patience_s)
+            if raise_baud:
+                self.raise_baud()
+        except BaseException:
+            self.port.close()
+            raise
+
+    def __enter__(self) -> DeviceLink:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Says good-bye, so that the prompt is reachable at once, and closes the port."""
+        with contextlib.suppress(NoAnswerError, RefusedError, OSError):
+            self.channel.request(packets.BYE, timeout_s=0.3, tries=2)
+        self.port.close()
+
+    # The session
+
+    def hello(self, patience_s: float = 6.0) -> dict[str, Any]:
+        """Opens the session; what the device says of itself: board, firmware, unplay, id, calls …"""
+        deadline_s = time.monotonic() + patience_s
+        rates = [packets.DEFAULT_BAUD, *self.welcome.get("bauds", [921600])]
+        attempt = 0
+        while True:
+            if self.port.has_baud and attempt % 3 == 0:
+                # A device that was left at a faster rate goes back to the first one, but only after a while.
+                self._set_port_baud(rates[attempt // 3 % len(rates)])
+            answer = self._hello_once(fill=attempt > 0)
+            if answer is not None:
+                return self._welcomed(answer)
+            attempt += 1
+            if time.monotonic() > deadline_s:
+                raise NoAnswerError(_silence(self.port.name, self.channel.decoder.noise))
+
+    def _hello_once(self, fill: bool) -> Packet | None:
+        greeting = packets.hello()
+        if fill:
+            self.channel.fill(LONGEST_PAYLOAD if self.channel.credit_bytes > 240 else 1100)
+        try:
+            self.channel.send_raw(greeting, greeting[3])
+        except StalledError:
+            return None
+        deadline_s = time.monotonic() + _HELLO_S
+        while (packet := self.channel.receive(max(0.0, deadline_s - time.monotonic()))) is not None:
+            if packet.kind == packets.WELCOME or (packet.kind == packets.FAULT and packet.seq == greeting[3]):
+                return packet
+        return None
+
+    def _welcomed(self, answer: Packet) -> dict[str, Any]:
+        said = answer.json()
+        if answer.kind == packets.FAULT:
+            raise _other_version([said["detail"].get("major"), said["detail"].get("minor")])
+        if said.get("protocol", [0])[0] != packets.MAJOR:
+            raise _other_version(said.get("protocol", [0, 0]))
+        self.welcome = said
+        self.channel.credit_bytes = said["credit"]
+        return said
+
+    def raise_baud(self) -> int:
+        """Goes to the fastest rate of the device; back to the first one if nothing answers there."""
+        offered = [rate for rate in self.welcome.get("bauds", []) if rate > self.port.baud]
+        if not self.port.has_baud or not offered:
+            return self.port.baud
+        self.call("set_baud", rate=max(offered))
+        self._set_port_baud(max(offered))
+        time.sleep(2 * packets.BAUD_TRIAL_MS / 50 / 1000)  # the device waits, too, for its answer to leave
+        try:
+            self.channel.request(packets.PING, timeout_s=0.2, tries=3)
+        except NoAnswerError:
+            time.sleep(packets.BAUD_TRIAL_MS / 1000)
+            self._set_port_baud(packets.DEFAULT_BAUD)
+            self.hello()
+        return self.port.baud
+
+    def _set_port_baud(self, rate: int) -> None:
+        if self.port.baud != rate:
+            self.port.baud = rate
+
+    def call(self, do: str, /, timeout_s: float = 0.5, tries: int = 6, **arguments: Any) -> dict[str, Any]:
+        """Calls the device by name; its answer. The whole request must fit one packet."""
+        self._refresh()
+        request = json.dumps({"do": do, **arguments}, separators=(",", ":")).encode()
+        if len(request) > self.welcome["packet"]:
+            raise RefusedError(faults.BAD_ARGUMENT, {"name": do, "value": f"{len(request)} bytes"})
+        try:
+            return self.channel.request(packets.CALL, request, timeout_s, tries).json()
+        except RefusedError as error:
+            if error.code != faults.NO_SESSION:
+                raise
+        self.hello()
+        return self.channel.request(packets.CALL, request, timeout_s, tries).json()
+
+    def _refresh(self) -> None:
+        """The device forgets hosts that are silent; greets again before it does."""
+        if time.monotonic() - self.channel.heard_s > _FRESH_S:
+            self.hello()
+
+    # Files
+
+    def put(self, path: str | os.PathLike[str], name: str, progress: Progress | None = None) -> bool:
+        """Uploads a file; False if the device had it already. Goes on where an earlier upload broke off."""
+        size = Path(path).stat().st_size
+        with open(path, "rb") as file:
+            sha256 = _sha256_of(file)
+            if self._has(name, size, sha256):
+                return False
+            there = self.call("begin", name=name, size=size, sha256=sha256)["length"]
+            if there and not self._same_start(file, there):
+                there = self.call("begin", name=name, size=size, sha256=sha256, restart=True)["length"]
+            _Upload(self.channel, file, size, self.welcome["packet"], progress).run(there)
+        self.call("commit", timeout_s=2.0)
+        return True
+
+    def _has(self, name: str, size: int, sha256: str) -> bool:
+        try:
+            return self.call("open", name=name)["size"] == size and self._digest(size)["sha256"] == sha256
+        except RefusedError as error:
+            if error.code != faults.NOT_FOUND:
+                raise
+            return False
+
+    def _digest(self, length: int) -> dict[str, Any]:
+        """CRC-32 and, of a whole file, SHA-256 of the open one; it takes the device a few calls."""
+        while (answer := self.call("digest"))["hashed"] < length:
+            pass
+        return answer
+
+    def _same_start(self, file: BinaryIO, length: int) -> bool:
+        return self._digest(length)["crc32"] == _crc32_of(file, length)
+
+    def get(self, name: str, path: str | os.PathLike[str], progress: Progress | None = None) -> None:
+        """Downloads a file, whole and verified or not at all; goes on where an earlier one broke off."""
+        part = Path(f"{os.fspath(path)}.part")
+        for _ in range(2):
+            size = self.call("open", name=name)["size"]
+            if self._fetch(part, size, progress):
+                os.replace(part, path)
+                return
+            part.unlink()  # it began as another file; now from the start
+        raise TransferError(f"{name} arrived twice with another hash than the device's; is its card failing?")
+
+    def _fetch(self, part: Path, size: int, progress: Progress | None) -> bool:
+        part.touch()
+        with open(part, "r+b") as file:
+            file.truncate(min(size, part.stat().st_size))
+            _Download(self.channel, file, size, self.welcome["packet"], progress).run()
+            sha256 = _sha256_of(file)
+        return self._digest(size)["sha256"] == sha256
+
+    def ls(self) -> dict[str, int]:
+        """All files on the device: name and bytes."""
+        return dict(self._pages("ls", "files"))
+
+    def _pages(self, call: str, key: str) -> Iterator[Any]:
+        start: int | None = 0
+        while start is not None:
+            answer = self.call(call, start=start)
+            yield from answer[key]
+            start = answer["next"]
+
+    def rm(self, name: str) -> None:
+        """Removes a file, or sessions/ID with all in it."""
+        self.call("rm", name=name, timeout_s=2.0)
+
+    # Recording, settings
+
+    def info(self) -> dict[str, Any]:
+        return self.call("info")
+
+    def record(self, options: dict[str, Any] | None = None) -> dict[str, Any]:
+        return self.call("record", timeout_s=2.0, options=options or {})
+
+    def stop(self) -> dict[str, Any]:
+        return self.call("stop", timeout_s=2.0)
+
+    def status(self) -> Iterator[dict[str, Any]]:
+        """The state now, and then what the device tells of itself, until the iterator is closed."""
+        yield self.call("status", on=True)
+        try:
+            while True:
+                while self.channel.statuses:
+                    yield self.channel.statuses.popleft()
+                if time.monotonic() - self.channel.heard_s > _KEEP_ALIVE_S:
+                    self.channel.request(packets.PING)
+                self.channel.wait_for_status(0.5)
+        finally:
+            with contextlib.suppress(NoAnswerError, RefusedError):
+                self.call("status", on=False)
+
+    def log(self) -> list[str]:
+        return list(self._pages("log", "lines"))
+
+    def config_get(self) -> dict[str, Any]:
+        return self.call("config_get")
+
+    def config_set(self, values: dict[str, Any]) -> dict[str, Any]:
+        return self.call("config_set", timeout_s=2.0, values=values)
+
+    def selftest(self) -> dict[str, Any]:
+        return self.call("selftest", timeout_s=20.0, tries=2)
+
+    def set_time(self, unix_s: int | None = None) -> None:
+        self.call("set_time", unix_s=int(time.time()) if unix_s is None else unix_s)
+
+
+class _Upload:
+    """WRITEs in a row; what was damaged or lost is sent again from there."""
+
+    def __init__(
+        self, channel: Channel, file: BinaryIO, size: int, packet_bytes: int, progress: Progress | None
+    ) -> None:
+        self._channel = channel
+        self._file = file
+        self._size = size
+        self._chunk = packet_bytes - packets.OFFSET_BYTES
+        self._progress = progress
+        self._under_way: set[int] = set()  # seqs since the last step back
+
+    def run(self, start: int) -> None:
+        self._stored = self._next = start
+        failures = 0
+        while self._stored < self._size:
+            before = self._stored
+            try:
+                self._step()
+            except StalledError:
+                failures += 1
+                self._recover(failures)
+            if self._stored > before:
+                failures = 0
+                if self._progress is not None:
+                    self._progress(self._stored, self._size)
+
+    def _step(self) -> None:
+        if self._next < self._size:
+            self._file.seek(self._next)
+            chunk = self._file.read(min(self._chunk, self._size - self._next))
+            self._under_way.add(self._channel.send(packets.WRITE, struct.pack("<I", self._next) + chunk))
+            self._next += len(chunk)
+            answer = self._channel.receive(0)
+        else:
+            answer = self._channel.receive(1.0)
+            if answer is None:
+                raise StalledError
+        while answer is not None:
+            self._account(answer)
+            answer = self._channel.receive(0)
+
+    def _account(self, answer: Packet) -> None:
+        refused_or(answer)
+        if answer.kind == packets.ACK:
+            self._stored = max(self._stored, min(answer.offset(), self._size))
+            self._under_way.discard(answer.seq)
+        elif answer.kind == packets.AGAIN and answer.seq in self._under_way:
+            # Answers to what was already under way behind it say the same, and are not heeded.
+            self._go_back(answer.offset())
+
+    def _go_back(self, offset: int) -> None:
+        self._stored = self._next = offset
+        self._under_way.clear()
+
+    def _recover(self, failures: int) -> None:
+        if failures > _FAILURES:
+            raise NoAnswerError(_broken_off(self._channel.port.name))
+        self._channel.fill(LONGEST_PAYLOAD if failures % 4 == 3 else 0)
+        self._go_back(self._stored)
+
+
+class _Download:
+    """READs in a row, several under way; those whose answer is lost are asked again."""
+
+    def __init__(
+        self, channel: Channel, file: BinaryIO, size: int, packet_bytes: int, progress: Progress | None
+    ) -> None:
+        self._channel = channel
+        self._file = file
+        self._size = size
+        self._chunk = packet_bytes - packets.OFFSET_BYTES
+        self._progress = progress
+        self._asked: OrderedDict[int, int] = OrderedDict()  # seq: offset, in the order of asking
+        self._missing: deque[int] = deque()  # offsets to ask again
+        self._early: dict[int, bytes] = {}  # what arrived before what comes before it
+
+    def run(self) -> None:
+        self._written = self._next = self._file.seek(0, os.SEEK_END)
+        failures = 0
+        while self._written < self._size:
+            before = self._written
+            try:
+                self._ask()
+                answer = self._channel.receive(self._patience_s())
+                if answer is None:
+                    raise StalledError
+                self._account(answer)
+            except StalledError:
+                failures += 1
+                self._recover(failures)
+            if self._written > before:
+                failures = 0
+                if self._progress is not None:
+                    self._progress(self._written, self._size)
+
+    def _patience_s(self) -> float:
+        return 0.2 + 2 * self._channel.line_s(self._chunk)
+
+    def _ask(self) -> None:
+        while len(self._asked) < _READS and (self._missing or self._next < self._size):
+            again = bool(self._missing)
+            offset = self._missing.popleft() if again else self._next
+            request = struct.pack("<IH", offset, min(self._chunk, self._size - offset))
+            self._asked[self._channel.send(packets.READ, request)] = offset
+            if not again:
+                self._next += min(self._chunk, self._size - offset)
+
+    def _account(self, answer: Packet) -> None:
+        refused_or(answer)
+        if answer.kind != packets.DATA or answer.seq not in self._asked:
+            return
+        while True:  # the device answers in order: what was asked before has been lost
+            seq, offset = self._asked.popitem(last=False)
+            if seq == answer.seq:
+                break
+            self._missing.append(offset)
+        self._early[offset] = answer.payload[packets.OFFSET_BYTES :]
+        while self._written in self._early:
+            chunk = self._early.pop(self._written)
+            if not chunk:
+                raise TransferError("the file on the device has become shorter while it was read")
+            self._file.write(chunk)
+            self._written += len(chunk)
+
+    def _recover(self, failures: int) -> None:
+        if failures > _FAILURES:
+            raise NoAnswerError(_broken_off(self._channel.port.name))
+        self._channel.fill(LONGEST_PAYLOAD if failures % 4 == 3 else 0)
+        self._missing.extend(self._asked.values())
+        self._asked.clear()
+
+
+def _sha256_of(file: BinaryIO) -> str:
+    file.seek(0)
+    sha256 = hashlib.sha256()
+    while block := file.read(1 << 20):
+        sha256.update(block)
+    return sha256.hexdigest()
+
+
+def _crc32_of(file: BinaryIO, length: int) -> int:
+    file.seek(0)
+    crc = 0
+    while length > 0 and (block := file.read(min(length, 1 << 20))):
+        crc = crc32(block, crc)
+        length -= len(block)
+    return crc
+
+
+def _other_version(version: list[Any]) -> OtherVersionError:
+    theirs = ".".join(str(part) for part in version)
+    newer = isinstance(version[0], int) and version[0] > packets.MAJOR
+    remedy = (
+        "update unplay on this computer" if newer else "`unplay device install` brings the device up to date"
+    )
+    return OtherVersionError(
+        f"the device speaks version {theirs} of the link and this program "
+        f"{packets.MAJOR}.{packets.MINOR}; {remedy}"
+    )
+
+
+def _broken_off(port: str) -> str:
+    return (
+        f"the device at {port} stopped answering in the middle of a file; repeat the command to go on there"
+    )
+
+
+def _silence(port: str, noise: bytes) -> str:
+    """Why there was no WELCOME, by what came instead."""
+    if b">>>" in noise:
+        return (
+            f"MicroPython's prompt answers at {port}, not unplay: press the board's reset button, "
+            "or put unplay on it with `unplay device install`"
+        )
+    if noise.strip(b"\0"):
+        start = noise[-40:].decode("ascii", "replace")
+        return f"something at {port} answers, but not as unplay does ({start!r}); is it another device?"
+    return (
+        f"nothing answers at {port}; is it the right port, the board switched on, and unplay installed on it?"
+    )
