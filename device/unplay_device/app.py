@@ -14,6 +14,10 @@ from unplay_device.store import Store
 CARD = "/sd"
 IDLE_POLL_MS = 20
 MOST_LOG_LINES = 40
+STATUS_BLOCKS = 8
+"""From one status to the next, half a second."""
+
+SELFTEST_BLOCKS = 8
 TROUBLE_MS = 3000
 
 BLINK_MS = {IDLE: 0, MARKER: 128, RECORDING: -1, CLOSING: 512}
@@ -77,14 +81,17 @@ class App:
         return self.recorder.state != IDLE
 
     def is_open(self, name):
-        """Whether a recording writes to the name, or reads from it."""
-        recorder = self.recorder
-        if recorder.state == IDLE:
+        """Whether a recording writes to the name, file or sessions/ID, or reads from it."""
+        if not self.is_recording():
             return False
-        reference = recorder.reference
-        return name.startswith("sessions/" + recorder.session.id) or (
+        session, reference = self.recorder.session.id, self.recorder.reference
+        return name.split("/")[:2] == ["sessions", session] or (
             reference is not None and name == "references/%s.pcm" % reference["name"]
         )
+
+    def files_root(self):
+        """Where the files are that a host may see. Raises DeviceError where there is no card."""
+        return self._need_store().root
 
     def record(self, options):
         """Begin to record. options: "reference" (name, or empty for none), "seconds"; settings where absent."""
@@ -164,6 +171,23 @@ class App:
     def log(self):
         return self.lines
 
+    def set_baud(self, rate):
+        """Another rate of the serial line. Returns whether the board can."""
+        if not self.board.BAUDS:
+            return False
+        self.board.set_baud(rate)
+        return True
+
+    def selftest(self):
+        """Half a second of microphone beside silence, and a card that is written to and read back."""
+        if self.is_recording():
+            raise DeviceError(BUSY, {"what": "selftest"})
+        result = self.recorder.listen(SELFTEST_BLOCKS)
+        result["storage"] = self._need_store().check()
+        gc.collect()
+        result["free_ram_bytes"] = gc.mem_free()
+        return result
+
     # The main loop
 
     def run(self, link):
@@ -181,7 +205,7 @@ class App:
     def turn(self, link):
         """One block of a recording, or a wait for something to do."""
         if self.is_recording():
-            self._step()
+            self._step(link)
             link.poll(0)
         else:
             link.poll(IDLE_POLL_MS)
@@ -189,15 +213,19 @@ class App:
             self._press()
         self._show()
 
-    def _step(self):
+    def _step(self, link):
         recorder = self.recorder
         try:
             if not recorder.step():
                 self.say("%s: %d samples" % (recorder.session.id, recorder.facts["frames"]))
+                link.send_status(self.status())
+            elif recorder.blocks % STATUS_BLOCKS == 0:
+                link.send_status(self.status())
         except (OSError, DeviceError) as error:
             self.say("%s broke off: %s" % (recorder.session.id, error))
             self.trouble_ms = time.ticks_ms()
             recorder.abandon()
+            link.send_status(self.status())
 
     def _is_pressed(self):
         """Whether the button has gone down since it was asked last."""

@@ -12,4 +12,6 @@ settings, complaint = read_settings(flash)
 app = App(boards.find(settings["board"]), flash, settings)
 if complaint:
     app.say(complaint)
-app.run(Link(Console(), Files(app), app))
+console = Console()
+link = Link(console, Files(app.files_root), app, credit_bytes=app.board.CREDIT_BYTES, bauds=app.board.BAUDS)
+app.run(link)

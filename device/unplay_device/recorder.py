@@ -222,6 +222,25 @@ class Recorder:
         for file in self.files:
             file.close()
 
+    def listen(self, n_blocks):
+        """Hear so many blocks while silence plays, for a test. Returns what they were like.
+
+        peak: bits collected of the loudest sample, as in `status`.
+        """
+        self.loudest = clipped = 0
+        self.pace = Pace(self.n * 1000000 // self.rate_hz)
+        self.audio.start()
+        try:
+            for _ in range(n_blocks):
+                self.pace.ask()
+                clipped += self.audio.read(self.microphone)
+                self.pace.get()
+                self.audio.write(self.silence)
+                self.loudest |= frames.loudest(self.microphone, self.n)
+        finally:
+            self.audio.stop()
+        return {"peak": self.loudest, "clipped_samples": clipped, "slips": self.pace.slips}
+
     def abandon(self):
         """Close what can be closed after a failure; what was flushed stays, ended by "power"."""
         self.state = IDLE

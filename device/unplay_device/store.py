@@ -9,12 +9,15 @@ import json
 import os
 import time
 
-from unplay_shared.faults import FULL, NO_CARD, DeviceError
+from unplay_shared.faults import FULL, NO_CARD, STORAGE, DeviceError
 
 SESSIONS, REFERENCES = "sessions", "references"
 MICROPHONE, RESIDUAL, SIDECAR = "mic.pcm", "residual.pcm", "session.json"
 SETTINGS = "settings.json"
 NEW = ".new"
+
+CHECK_FILE = "check.tmp"
+CHECK_BLOCKS = 64
 
 FLUSH_MS = 500
 RESERVE_BYTES = 65536
@@ -117,6 +120,25 @@ class Store:
         if free < n_bytes:
             raise DeviceError(FULL, {"needed": n_bytes, "free": max(free, 0)})
         return free
+
+    def check(self):
+        """Write a file, read it back, remove it. Returns how long the slowest write took, in ms."""
+        path = self.path(CHECK_FILE)
+        block = bytes(range(256)) * 2
+        slowest_ms = 0
+        try:
+            with open(path, "wb") as file:
+                for _ in range(CHECK_BLOCKS):
+                    begun_ms = time.ticks_ms()
+                    file.write(block)
+                    file.flush()
+                    slowest_ms = max(slowest_ms, time.ticks_diff(time.ticks_ms(), begun_ms))
+            with open(path, "rb") as file:
+                same = all(file.read(len(block)) == block for _ in range(CHECK_BLOCKS))
+            os.remove(path)
+        except OSError as error:
+            raise DeviceError(STORAGE, {"errno": error.errno, "name": CHECK_FILE})
+        return {"slowest_write_ms": slowest_ms, "reads_back": same, "free_bytes": self.free_bytes()}
 
     def new_session(self, facts, with_residual):
         """An open `Session` with an id of its own: the time, or a number where nobody set the clock."""

@@ -33,3 +33,8 @@ def mount_card(path):
         freq=20000000,
     )
     vfs.mount(card, path)
+
+
+def set_baud(rate):
+    """Of the USB bridge's UART, through which the prompt and the link go."""
+    machine.UART(0, baudrate=rate)

@@ -10,163 +10,243 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import tty
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
+from unplay.board.firmware import VIRTUAL, build
 from unplay.errors import DeviceUnreachableError
+from unplay.virtual.line import PLAIN, UART, USB, Line, LineModel
+from unplay.virtual.setup import LineSetup, Setup, make_room
 from unplay.virtual.streams import Streams
 
 HERE = Path(__file__).parent / "micropython"
 HEAD = struct.Struct("<cqq")
 NUMBER = struct.Struct("<q")
 BUTTON_UP, BUTTON_DOWN = 1, 0
+FLASH_BYTES = 1 << 20
+ERASED = b"\xff"
 
-
-@dataclass(frozen=True)
-class Medium:
-    """Flash or card: its size, what a block costs, [[after µs of I2S, for µs], …] when it is busy."""
-
-    bytes: int
-    block_us: int = 0
-    stalls: list[list[int]] = field(default_factory=list)
-    journal: bool = False
-
-
-@dataclass(frozen=True)
-class Costs:
-    """What a board's slowness is modelled by. compute_us: of each block; ticks_us: the counter at power-on."""
-
-    device: str
-    flash: Medium
-    card: Medium | None
-    compute_us: int = 0
-    ticks_us: int = 0
+TICKS_US = (1 << 30) - 5_000_000
+"""The counter at power-on: it wraps soon, as it does on a board after 18 minutes."""
 
 
 class VirtualDevice:
     """A process of MicroPython with its files under `storage`, and the world around it.
 
-    heap_kb: as a board has. on_write: is told (position, data) of every block before the card gets it, where
-    the card's journal is on; may call `cut_power`.
+        with VirtualDevice(Path("virtual"), setup) as device, DeviceLink(device.port) as link: …
+
+    storage: a folder for flash.img and card.img, which stay. speed: how fast recordings go against real time;
+    None: as fast as can be. link: a path that shall lead to the serial port. on_write: is told (position, data)
+    of every block before the card gets it; may call `cut_power`.
     """
 
     def __init__(
         self,
         storage: Path,
-        costs: Costs,
-        streams: Streams,
+        setup: Setup | None = None,
         *,
-        heap_kb: int = 160,
-        on_write: Callable[[int, bytes], None] = lambda position, data: None,
+        name: str = "virtual-1",
+        speed: float | None = None,
+        link: Path | None = None,
+        on_write: Callable[[int, bytes], None] | None = None,
     ) -> None:
-        self.storage, self.costs, self.streams = storage, costs, streams
-        self.heap_kb = heap_kb
-        self.on_write = on_write
-        self.levels: dict[int, int] = {}
+        self.storage, self.setup, self.name = storage, setup or Setup(), name
+        self.streams = Streams(make_room(self.setup), speed=speed)
         self.lights: list[tuple[int, int]] = []
-        self.keyboard_interrupt = True
-        self.process: subprocess.Popen[bytes] | None = None
-        self.requests = 0
+        self._levels: dict[int, int] = {}
+        self._link, self._on_write = link, on_write
+        self._process: subprocess.Popen[bytes] | None = None
+        self._line: Line | None = None
 
     def __enter__(self) -> VirtualDevice:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.cut_power()
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
-    def start(self, *, runs_main: bool = True) -> None:
-        """Give it power. The serial line is `self.serial`, a file descriptor of bytes both ways."""
+    @property
+    def line(self) -> Line:
+        assert self._line is not None, "the device has not been started"
+        return self._line
+
+    @property
+    def port(self) -> str:
+        """What a host opens."""
+        return self.line.path
+
+    def start(self) -> None:
+        """Give it power; the first time, with everything installed."""
         self.storage.mkdir(parents=True, exist_ok=True)
-        flash = _image(self.storage / "flash.img", self.costs.flash.bytes)
-        card = _image(self.storage / "card.img", self.costs.card.bytes) if self.costs.card else ""
+        if not (self.storage / "flash.img").exists():
+            install(self.storage, self.setup)
+        self._spawn(runs_main=True)
+
+    def close(self) -> None:
+        """Take its power and its port away."""
+        self.cut_power()
+        if self._line is not None:
+            self._line.close()
+            os.close(self._serial)
+            self._line = None
+
+    def cut_power(self) -> None:
+        """The process is gone at once; files stay as they are at that moment."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def wait(self) -> None:
+        """Until the power is cut."""
+        while self._process is not None:
+            self._process.wait()
+            self._watcher.join()
+
+    def press(self, down: bool = True) -> None:
+        """Hold the button down, or let it go."""
+        self._levels[self.button] = BUTTON_DOWN if down else BUTTON_UP
+
+    button = 4
+
+    def _spawn(self, runs_main: bool) -> None:
         fifos = [self.storage / "requests", self.storage / "answers"]
         for fifo in fifos:
             fifo.unlink(missing_ok=True)
             os.mkfifo(fifo)
-        self.serial, theirs = pty.openpty()
+        ours, theirs = pty.openpty()
         tty.setraw(theirs)
-        tty.setraw(self.serial)
-        program = [find_micropython(), "-X", f"heapsize={self.heap_kb}K", "-i", str(HERE / "boot.py")]
-        arguments = [*map(str, fifos), str(flash), str(card), "run" if runs_main else "prompt"]
-        environment = dict(os.environ, MICROPYPATH=str(HERE))
-        self.process = subprocess.Popen(
-            program + arguments,
+        card = self.storage / "card.img" if self.setup.card else ""
+        program = [find_micropython(), "-X", f"heapsize={self.setup.device.heap_kb}K", "-i"]
+        arguments = [*fifos, self.storage / "flash.img", card, "run" if runs_main else "prompt"]
+        process = subprocess.Popen(
+            [*program, str(HERE / "boot.py"), *map(str, arguments)],
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
-            env=environment,
+            env=dict(os.environ, MICROPYPATH=str(HERE)),
             start_new_session=True,
         )
         os.close(theirs)
-        self.thread = threading.Thread(target=self._serve, args=fifos, daemon=True)
-        self.thread.start()
+        self._process = process
+        if self._line is None:
+            self._line = Line(ours, ours, line_model(self.setup.line), self._interrupt, self._link).start()
+        else:
+            self._line.attach(ours, ours)
+            os.close(self._serial)
+        self._serial = ours
+        threading.Thread(target=self._serve, args=fifos, name="world", daemon=True).start()
+        self._watcher = threading.Thread(target=self._watch, args=[process], daemon=True)
+        self._watcher.start()
 
-    def cut_power(self) -> None:
-        """The process is gone at once; files stay as they are at that moment."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.thread.join(timeout=10)
-            os.close(self.serial)
-            self.process = None
+    def _watch(self, process: subprocess.Popen[bytes]) -> None:
+        """A program that ends is a soft reset: the prompt comes back, as on a board."""
+        process.wait()
+        if self._process is process:
+            self._spawn(runs_main=False)
 
-    def interrupt(self) -> None:
-        """What a 3 on the serial line does while the keyboard interrupt is on."""
-        if self.process is not None:
-            self.process.send_signal(signal.SIGINT)
+    def _interrupt(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)
 
-    def press(self, pin: int, down: bool) -> None:
-        self.levels[pin] = BUTTON_DOWN if down else BUTTON_UP
+    # The world, as the process asks for it: micropython/board.py is the other end
 
     def _serve(self, requests: Path, answers: Path) -> None:
         """Answer the process until it ends."""
         with open(requests, "rb") as incoming, open(answers, "wb", buffering=0) as outgoing:
             while len(head := incoming.read(HEAD.size)) == HEAD.size:
-                letter, now_us, value = HEAD.unpack(head)
-                self.requests += 1
                 try:
-                    outgoing.write(self._answer(letter, now_us, value, incoming.read))
+                    outgoing.write(self._answer(*HEAD.unpack(head), incoming.read))
                 except BrokenPipeError:
                     return
 
     def _answer(self, letter: bytes, now_us: int, value: int, read: Callable[[int], bytes]) -> bytes:
         streams = self.streams
         if letter == b"S":
-            scene = json.dumps(asdict(self.costs)).encode()
-            return NUMBER.pack(len(scene)) + scene
+            costs = json.dumps(self._costs()).encode()
+            return NUMBER.pack(len(costs)) + costs
         if letter == b"W":
             return NUMBER.pack(streams.write(now_us, read(value)))
         if letter == b"R":
             then_us, data = streams.read(now_us, value)
             return NUMBER.pack(then_us) + data
+        if letter == b"P":
+            return NUMBER.pack(self._levels.get(value, BUTTON_UP))
         if letter == b"O":
             streams.open(now_us, value == 1, *struct.unpack("<II", read(8)))
         elif letter == b"C":
             streams.close(value == 1)
-        elif letter == b"P":
-            return NUMBER.pack(self.levels.get(value, BUTTON_UP))
         elif letter == b"L":
             self.lights.append((now_us, value & 1))
+        elif letter == b"B":
+            self.line.baud = value if self.line.model.baud else 0
         elif letter == b"K":
-            self.keyboard_interrupt = value >= 0
-        elif letter == b"J":
+            self.line.keyboard_interrupt = value >= 0
+        elif letter == b"J" and self._on_write is not None:
             (size,) = struct.unpack("<I", read(4))
-            self.on_write(value, read(size))
+            self._on_write(value, read(size))
         return NUMBER.pack(0)
 
+    def _costs(self) -> dict[str, Any]:
+        """What the process must know of the scene."""
+        card = self.setup.card
+        return {
+            "device": self.name,
+            "ticks_us": TICKS_US,
+            "compute_us": round(1000 * self.setup.device.compute_ms),
+            "flash": {"bytes": FLASH_BYTES, "block_us": 0, "stalls": [], "journal": False},
+            "card": card
+            and {
+                "bytes": card.mb << 20,
+                "block_us": round(1000 * card.block_ms),
+                "stalls": [[round(1e6 * at_s), round(1e3 * ms)] for at_s, ms in card.stalls],
+                "journal": self._on_write is not None,
+            },
+        }
 
-def _image(path: Path, n_bytes: int) -> Path:
-    """A file of that size; new ones read 255, as erased flash does."""
-    if not path.exists():
-        path.write_bytes(b"\xff" * n_bytes)
-    return path
+
+def line_model(setup: LineSetup) -> LineModel:
+    """The serial line of a scene."""
+    usual = {"plain": PLAIN, "uart": UART, "usb": USB}[setup.kind]
+    return LineModel(
+        baud=setup.baud if setup.kind == "uart" else 0,
+        ring_bytes=usual.ring_bytes,
+        drops=usual.drops,
+        latency_s=setup.latency_ms / 1000,
+        bit_error_rate=setup.bit_error_rate,
+        loss=setup.packet_loss,
+    )
+
+
+def install(storage: Path, setup: Setup) -> None:
+    """Make the images: flash with the device's program, a card with an empty file system."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = Path(folder)
+        build(files, VIRTUAL)
+        (files / "settings.json").write_text(json.dumps({"board": setup.device.board}))
+        fill("lfs", storage / "flash.img", FLASH_BYTES, files)
+    if setup.card:
+        with tempfile.TemporaryDirectory() as empty:
+            fill("fat", storage / "card.img", setup.card.mb << 20, Path(empty))
+
+
+def fill(kind: str, image: Path, n_bytes: int, folder: Path) -> None:
+    """Copy a folder into the root of an image ("lfs" or "fat"), which is made and formatted if need be."""
+    if not image.exists():
+        part = image.with_suffix(".part")
+        with open(part, "wb") as file:
+            if kind == "lfs":
+                file.write(ERASED * n_bytes)
+            file.truncate(n_bytes)
+        part.rename(image)
+    command = [find_micropython(), str(HERE / "fill.py"), kind, str(image), str(n_bytes), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise DeviceUnreachableError(f"{image} cannot be filled: {done.stdout.strip()} {done.stderr.strip()}")
 
 
 def find_micropython() -> str:

@@ -72,7 +72,7 @@ class World:
         while done < len(buffer):
             more = self.answers.readinto(memoryview(buffer)[done:])
             if not more:
-                raise SystemExit
+                raise RuntimeError("world ended")
             done += more
 
 
@@ -201,6 +201,13 @@ class I2S:
             WORLD.skew = WORLD.now - real_time.ticks_us()
 
 
+class UART:
+    """The serial line that the prompt is on; only its rate can be changed."""
+
+    def __init__(self, number, *, baudrate):
+        WORLD.ask(b"B", baudrate)
+
+
 class RTC:
     def datetime(self, fields):
         """Set the clock: year, month, day, weekday, hours, minutes, seconds, parts of a second."""
@@ -227,7 +234,7 @@ class Machine:
     """The module `machine`."""
 
     def __init__(self):
-        self.Pin, self.I2S, self.RTC, self.SDCard = Pin, I2S, RTC, SDCard
+        self.Pin, self.I2S, self.UART, self.RTC, self.SDCard = Pin, I2S, UART, RTC, SDCard
 
     def unique_id(self):
         return WORLD.scene["device"].encode()
@@ -246,7 +253,7 @@ class MicroPython:
 
     def __init__(self):
         for name in dir(real_micropython):
-            if not name.startswith("_"):
+            if not name.startswith("_") and name != "kbd_intr":
                 setattr(self, name, getattr(real_micropython, name))
 
     def kbd_intr(self, character):
