@@ -19,11 +19,11 @@ class I2SAudio:
         self.volume_q15 = settings["volume_q15"]
         self.block = settings["block"]
         self.frames = bytearray(frames.FRAME_BYTES * self.block)
-        self.lead_blocks = RING_BYTES // len(self.frames) - 1
+        self.lead_blocks = RING_BYTES // len(self.frames)
         self.player = self.recorder = None
 
     def start(self):
-        """Open both, and give the player blocks of silence to begin with."""
+        """Open both, and fill the player's ring with silence: that is what a stall may take."""
         self.player = self._open(self.amplifier, machine.I2S.TX)
         self.recorder = self._open(self.microphone, machine.I2S.RX)
         for _ in range(self.lead_blocks):

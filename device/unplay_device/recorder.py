@@ -49,6 +49,7 @@ class Recorder:
         self.microphone, self.played, self.left, self.silence = (
             array("h", bytes(2 * self.n)) for _ in range(4)
         )
+        self.files = []
         self.state = IDLE
 
     def begin(self, store, reference, seconds, facts):
@@ -123,6 +124,7 @@ class Recorder:
                 self.state = IDLE
             else:
                 self.programme.cut()
+                self.heard.n_samples = self.programme.reference.n_samples
 
     def step(self):
         """One block. Returns whether there is more to come; after the last the session is whole."""

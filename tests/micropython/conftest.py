@@ -6,12 +6,17 @@ import importlib.util
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 from takes import Take
+
+from unplay.virtual.device import VirtualDevice, install
+from unplay.virtual.setup import CardSetup, Setup
 
 SECONDS = 3.2
 
@@ -52,3 +57,28 @@ def take(corpus: Path) -> Take:
         for name in ("reference", "mic")
     )
     return Take(x[start:stop], d[start:stop])
+
+
+NewDevice = Callable[..., VirtualDevice]
+
+
+@pytest.fixture(scope="session")
+def images(micropython: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Flash and card of a virtual device with everything installed."""
+    folder = tmp_path_factory.mktemp("images")
+    install(folder, Setup(card=CardSetup(mb=16)))
+    return folder
+
+
+@pytest.fixture
+def new_device(images: Path, tmp_path: Path) -> NewDevice:
+    """Virtual devices, by default of the usual scene, each with a copy of the images; `with` starts them."""
+
+    def new(setup: Setup | None = None, name: str = "virtual-1", **options: Any) -> VirtualDevice:
+        setup = setup or Setup(card=CardSetup(mb=16))
+        storage = tmp_path / name
+        if not storage.exists():
+            shutil.copytree(images, storage)
+        return VirtualDevice(storage, setup, name=name, **options)
+
+    return new

@@ -27,6 +27,9 @@ HERE = Path(__file__).parent / "micropython"
 HEAD = struct.Struct("<cqq")
 NUMBER = struct.Struct("<q")
 BUTTON_UP, BUTTON_DOWN = 1, 0
+BUTTON = 4
+"""Its pin on the ESP32's board files."""
+
 FLASH_BYTES = 1 << 20
 ERASED = b"\xff"
 
@@ -41,7 +44,7 @@ class VirtualDevice:
 
     storage: a folder for flash.img and card.img, which stay. speed: how fast recordings go against real time;
     None: as fast as can be. link: a path that shall lead to the serial port. on_write: is told (position, data)
-    of every block before the card gets it; may call `cut_power`.
+    of every write before the card, or without a card the flash, gets it.
     """
 
     def __init__(
@@ -109,9 +112,7 @@ class VirtualDevice:
 
     def press(self, down: bool = True) -> None:
         """Hold the button down, or let it go."""
-        self._levels[self.button] = BUTTON_DOWN if down else BUTTON_UP
-
-    button = 4
+        self._levels[BUTTON] = BUTTON_DOWN if down else BUTTON_UP
 
     def _spawn(self, runs_main: bool) -> None:
         fifos = [self.storage / "requests", self.storage / "answers"]
@@ -198,7 +199,12 @@ class VirtualDevice:
             "device": self.name,
             "ticks_us": TICKS_US,
             "compute_us": round(1000 * self.setup.device.compute_ms),
-            "flash": {"bytes": FLASH_BYTES, "block_us": 0, "stalls": [], "journal": False},
+            "flash": {
+                "bytes": FLASH_BYTES,
+                "block_us": 0,
+                "stalls": [],
+                "journal": self._on_write is not None and card is None,
+            },
             "card": card
             and {
                 "bytes": card.mb << 20,
