@@ -221,8 +221,8 @@ class App:
                 link.send_status(self.status())
             elif recorder.blocks % STATUS_BLOCKS == 0:
                 link.send_status(self.status())
-        except (OSError, DeviceError) as error:
-            self.say("%s broke off: %s" % (recorder.session.id, error))
+        except Exception as error:  # whatever it is, the device goes on
+            self.say("%s broke off: %r" % (recorder.session.id, error))
             self.trouble_ms = time.ticks_ms()
             recorder.abandon()
             link.send_status(self.status())
@@ -240,8 +240,8 @@ class App:
             return
         try:
             self.record({})
-        except (OSError, DeviceError) as error:
-            self.say("cannot record: %s" % error)
+        except Exception as error:
+            self.say("cannot record: %r" % error)
             self.trouble_ms = time.ticks_ms()
 
     def _show(self):

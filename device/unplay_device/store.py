@@ -77,7 +77,15 @@ class Store:
             raise DeviceError(NO_CARD, {"path": root, "errno": error.errno})
         restore(root + "/" + SETTINGS)
         for name in self.sessions():
-            restore(self.path(SESSIONS, name, SIDECAR))
+            self._mend(self.path(SESSIONS, name))
+
+    def _mend(self, folder):
+        """After a power cut: a session whose sidecar was never written has nothing in it."""
+        restore(folder + "/" + SIDECAR)
+        if not exists(folder + "/" + SIDECAR):
+            for name in os.listdir(folder):
+                os.remove(folder + "/" + name)
+            os.rmdir(folder)
 
     def path(self, *parts):
         return self.root + "/" + "/".join(parts)
