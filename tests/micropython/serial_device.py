@@ -26,7 +26,12 @@ class SerialDevice:
     """
 
     def __init__(
-        self, micropython: str, files: Path, model: LineModel = PLAIN, link: Path | None = None, **options: Any
+        self,
+        micropython: str,
+        files: Path,
+        model: LineModel = PLAIN,
+        link: Path | None = None,
+        **options: Any,
     ) -> None:
         self._micropython = micropython
         self._options = options

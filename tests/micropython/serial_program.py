@@ -9,6 +9,7 @@ from unplay_device.link import Link
 from unplay_shared import faults
 from unplay_shared.faults import DeviceError
 
+
 class Outside:
     """Asks who keeps this process to do what hardware would; returns when it is done."""
 
@@ -19,6 +20,7 @@ class Outside:
     def __call__(self, word, value):
         self.asks.write(b"%s %d\n" % (word.encode(), value))
         self.answers.read(1)
+
 
 class Application:
     """What the link needs of an application."""
@@ -76,12 +78,11 @@ class Application:
         self.outside("baud", rate)
         return True
 
+
 def main(folder, ask_fd, answer_fd, options):
     outside = Outside(ask_fd, answer_fd)
     application = Application(outside)
-    console = Console(
-        keyboard_interrupt=lambda character: outside("interrupt", character), blocks=True
-    )
+    console = Console(keyboard_interrupt=lambda character: outside("interrupt", character), blocks=True)
     link = Link(console, Files(lambda: folder), application, **json.loads(options))
     application.link = link
     console.interrupt(True)
@@ -90,5 +91,5 @@ def main(folder, ask_fd, answer_fd, options):
         if application.recording:
             link.send_status({"state": "recording", "level_db": -20})
 
-main(*sys.argv[1:])
 
+main(*sys.argv[1:])
