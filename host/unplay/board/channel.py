@@ -125,6 +125,7 @@ class Channel:
             self._sent += room
             view = view[room:]
         self._unsent = 0
+        self._ends.pop(seq, None)
         self._ends[seq] = self._sent
 
     def _wait_for_room(self, wanted: int) -> int:
@@ -136,8 +137,8 @@ class Channel:
         return min(room, wanted)
 
     def _stall_s(self) -> float:
-        """Longer than a device that is reading can be silent: its input's worth of bytes, and a pause."""
-        return 0.06 + 2 * self.line_s(min(self.credit_bytes, 512))
+        """Longer than the device can be silent while it reads, or while it stores what it hasn't answered."""
+        return (0.5 if self._ends else 0.08) + 2 * self.line_s(min(self.credit_bytes, 512))
 
     def line_s(self, n: int) -> float:
         """How long the line takes for n bytes; 0 where it has no rate."""
@@ -181,7 +182,7 @@ class Channel:
     def _account(self, packet: Packet) -> None:
         self.heard_s = time.monotonic()
         self._taken = packet.taken
-        end = self._ends.pop(packet.seq, None)
+        end = self._settle(packet.seq)
         if end is not None or packet.kind == packets.WELCOME:
             # What the device had taken when it answered ends with the packet that it answers.
             self._lost = ((self._sent if end is None else end) - packet.taken) & 0xFFFF
@@ -192,13 +193,24 @@ class Channel:
         elif packet.kind != packets.CREDIT:
             self._arrived.append(packet)
 
-    def request(self, kind: int, payload: bytes = b"", timeout_s: float = 0.5, tries: int = 6) -> Packet:
-        """Sends a packet until it is answered; the answer. Raises RefusedError, NoAnswerError, PortError."""
+    def _settle(self, seq: int) -> int | None:
+        """Where packet seq ended, if it had no answer yet. The device keeps order: none before it gets one."""
+        if seq not in self._ends:
+            return None
+        while next(iter(self._ends)) != seq:
+            del self._ends[next(iter(self._ends))]
+        return self._ends.pop(seq)
+
+    def request(self, kind: int, payload: bytes = b"", timeout_s: float = 0.15, tries: int = 6) -> Packet:
+        """Sends a packet until it is answered; the answer. Raises RefusedError, NoAnswerError, PortError.
+
+        timeout_s: for an answer to the first; twice as long each time.
+        """
         seq = self.next_seq()
         for attempt in range(tries):
             try:
                 self.send(kind, payload, seq)
-                if (answer := self.answer_to(seq, timeout_s)) is not None:
+                if (answer := self.answer_to(seq, timeout_s * 2**attempt)) is not None:
                     return refused_or(answer)
             except StalledError:
                 pass

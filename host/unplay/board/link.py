@@ -6,27 +6,22 @@ import contextlib
 import hashlib
 import json
 import os
-import struct
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 from zlib import crc32
 
-from unplay.board.channel import LONGEST_PAYLOAD, Channel, Packet, StalledError, refused_or
+from unplay.board.channel import LONGEST_PAYLOAD, Channel, Packet, StalledError
 from unplay.board.faults import NoAnswerError, OtherVersionError, RefusedError, TransferError
 from unplay.board.ports import Port, open_port
+from unplay.board.transfers import Download, Progress, Upload
 from unplay_shared import faults, packets
-
-Progress = Callable[[int, int], None]
-"""Called with the bytes that are there and those that there will be."""
 
 _FRESH_S = 5.0  # after a longer silence the session is opened anew
 _KEEP_ALIVE_S = 3.0
-_HELLO_S = 0.4
-_FAILURES = 30  # in a row, without one byte of progress
-_READS = 4  # under way at a time: the line is never idle, and their requests fit any credit
+_HELLO_S = 0.2
+_FILLER_BYTES = 1100  # as long as the packets of a device without flow control
 
 
 class DeviceLink:
@@ -74,17 +69,17 @@ class DeviceLink:
             if self.port.has_baud and attempt % 3 == 0:
                 # A device that was left at a faster rate goes back to the first one, but only after a while.
                 self._set_port_baud(rates[attempt // 3 % len(rates)])
-            answer = self._hello_once(fill=attempt > 0)
+            answer = self._hello_once(attempt)
             if answer is not None:
                 return self._welcomed(answer)
             attempt += 1
             if time.monotonic() > deadline_s:
                 raise NoAnswerError(_silence(self.port.name, self.channel.decoder.noise))
 
-    def _hello_once(self, fill: bool) -> Packet | None:
+    def _hello_once(self, attempt: int) -> Packet | None:
         greeting = packets.hello()
-        if fill:
-            self.channel.fill(LONGEST_PAYLOAD if self.channel.credit_bytes > 240 else 1100)
+        if attempt:  # the device may be waiting for the rest of a packet
+            self.channel.fill(min(LONGEST_PAYLOAD, _FILLER_BYTES * 2 ** (attempt - 1)))
         try:
             self.channel.send_raw(greeting, greeting[3])
         except StalledError:
@@ -125,8 +120,8 @@ class DeviceLink:
         if self.port.baud != rate:
             self.port.baud = rate
 
-    def call(self, do: str, /, timeout_s: float = 0.5, tries: int = 6, **arguments: Any) -> dict[str, Any]:
-        """Calls the device by name; its answer. The whole request must fit one packet."""
+    def call(self, do: str, /, timeout_s: float = 0.15, tries: int = 6, **arguments: Any) -> dict[str, Any]:
+        """Calls the device by name; its answer. timeout_s: see Channel.request."""
         self._refresh()
         request = json.dumps({"do": do, **arguments}, separators=(",", ":")).encode()
         if len(request) > self.welcome["packet"]:
@@ -156,7 +151,7 @@ class DeviceLink:
             there = self.call("begin", name=name, size=size, sha256=sha256)["length"]
             if there and not self._same_start(file, there):
                 there = self.call("begin", name=name, size=size, sha256=sha256, restart=True)["length"]
-            _Upload(self.channel, file, size, self.welcome["packet"], progress).run(there)
+            Upload(self.channel, file, size, self.welcome["packet"], progress).run(there)
         self.call("commit", timeout_s=2.0)
         return True
 
@@ -191,8 +186,9 @@ class DeviceLink:
     def _fetch(self, part: Path, size: int, progress: Progress | None) -> bool:
         part.touch()
         with open(part, "r+b") as file:
-            file.truncate(min(size, part.stat().st_size))
-            _Download(self.channel, file, size, self.welcome["packet"], progress).run()
+            there = min(size, part.stat().st_size)
+            file.truncate(there)
+            Download(self.channel, file, size, self.welcome["packet"], progress).run(there)
             sha256 = _sha256_of(file)
         return self._digest(size)["sha256"] == sha256
 
@@ -252,140 +248,6 @@ class DeviceLink:
         self.call("set_time", unix_s=int(time.time()) if unix_s is None else unix_s)
 
 
-class _Upload:
-    """WRITEs in a row; what was damaged or lost is sent again from there."""
-
-    def __init__(
-        self, channel: Channel, file: BinaryIO, size: int, packet_bytes: int, progress: Progress | None
-    ) -> None:
-        self._channel = channel
-        self._file = file
-        self._size = size
-        self._chunk = packet_bytes - packets.OFFSET_BYTES
-        self._progress = progress
-        self._under_way: set[int] = set()  # seqs since the last step back
-
-    def run(self, start: int) -> None:
-        self._stored = self._next = start
-        failures = 0
-        while self._stored < self._size:
-            before = self._stored
-            try:
-                self._step()
-            except StalledError:
-                failures += 1
-                self._recover(failures)
-            if self._stored > before:
-                failures = 0
-                if self._progress is not None:
-                    self._progress(self._stored, self._size)
-
-    def _step(self) -> None:
-        if self._next < self._size:
-            self._file.seek(self._next)
-            chunk = self._file.read(min(self._chunk, self._size - self._next))
-            self._under_way.add(self._channel.send(packets.WRITE, struct.pack("<I", self._next) + chunk))
-            self._next += len(chunk)
-            answer = self._channel.receive(0)
-        else:
-            answer = self._channel.receive(1.0)
-            if answer is None:
-                raise StalledError
-        while answer is not None:
-            self._account(answer)
-            answer = self._channel.receive(0)
-
-    def _account(self, answer: Packet) -> None:
-        refused_or(answer)
-        if answer.kind == packets.ACK:
-            self._stored = max(self._stored, min(answer.offset(), self._size))
-            self._under_way.discard(answer.seq)
-        elif answer.kind == packets.AGAIN and answer.seq in self._under_way:
-            # Answers to what was already under way behind it say the same, and are not heeded.
-            self._go_back(answer.offset())
-
-    def _go_back(self, offset: int) -> None:
-        self._stored = self._next = offset
-        self._under_way.clear()
-
-    def _recover(self, failures: int) -> None:
-        if failures > _FAILURES:
-            raise NoAnswerError(_broken_off(self._channel.port.name))
-        self._channel.fill(LONGEST_PAYLOAD if failures % 4 == 3 else 0)
-        self._go_back(self._stored)
-
-
-class _Download:
-    """READs in a row, several under way; those whose answer is lost are asked again."""
-
-    def __init__(
-        self, channel: Channel, file: BinaryIO, size: int, packet_bytes: int, progress: Progress | None
-    ) -> None:
-        self._channel = channel
-        self._file = file
-        self._size = size
-        self._chunk = packet_bytes - packets.OFFSET_BYTES
-        self._progress = progress
-        self._asked: OrderedDict[int, int] = OrderedDict()  # seq: offset, in the order of asking
-        self._missing: deque[int] = deque()  # offsets to ask again
-        self._early: dict[int, bytes] = {}  # what arrived before what comes before it
-
-    def run(self) -> None:
-        self._written = self._next = self._file.seek(0, os.SEEK_END)
-        failures = 0
-        while self._written < self._size:
-            before = self._written
-            try:
-                self._ask()
-                answer = self._channel.receive(self._patience_s())
-                if answer is None:
-                    raise StalledError
-                self._account(answer)
-            except StalledError:
-                failures += 1
-                self._recover(failures)
-            if self._written > before:
-                failures = 0
-                if self._progress is not None:
-                    self._progress(self._written, self._size)
-
-    def _patience_s(self) -> float:
-        return 0.2 + 2 * self._channel.line_s(self._chunk)
-
-    def _ask(self) -> None:
-        while len(self._asked) < _READS and (self._missing or self._next < self._size):
-            again = bool(self._missing)
-            offset = self._missing.popleft() if again else self._next
-            request = struct.pack("<IH", offset, min(self._chunk, self._size - offset))
-            self._asked[self._channel.send(packets.READ, request)] = offset
-            if not again:
-                self._next += min(self._chunk, self._size - offset)
-
-    def _account(self, answer: Packet) -> None:
-        refused_or(answer)
-        if answer.kind != packets.DATA or answer.seq not in self._asked:
-            return
-        while True:  # the device answers in order: what was asked before has been lost
-            seq, offset = self._asked.popitem(last=False)
-            if seq == answer.seq:
-                break
-            self._missing.append(offset)
-        self._early[offset] = answer.payload[packets.OFFSET_BYTES :]
-        while self._written in self._early:
-            chunk = self._early.pop(self._written)
-            if not chunk:
-                raise TransferError("the file on the device has become shorter while it was read")
-            self._file.write(chunk)
-            self._written += len(chunk)
-
-    def _recover(self, failures: int) -> None:
-        if failures > _FAILURES:
-            raise NoAnswerError(_broken_off(self._channel.port.name))
-        self._channel.fill(LONGEST_PAYLOAD if failures % 4 == 3 else 0)
-        self._missing.extend(self._asked.values())
-        self._asked.clear()
-
-
 def _sha256_of(file: BinaryIO) -> str:
     file.seek(0)
     sha256 = hashlib.sha256()
@@ -412,12 +274,6 @@ def _other_version(version: list[Any]) -> OtherVersionError:
     return OtherVersionError(
         f"the device speaks version {theirs} of the link and this program "
         f"{packets.MAJOR}.{packets.MINOR}; {remedy}"
-    )
-
-
-def _broken_off(port: str) -> str:
-    return (
-        f"the device at {port} stopped answering in the middle of a file; repeat the command to go on there"
     )
 
 

@@ -1,8 +1,8 @@
 """A modelled serial line between what the host opens, a pseudo-terminal, and a device's process.
 
-What it models: the time that bytes take, what becomes of those that the device's input has no room for, the
-delay of a USB bridge, bits that flip, USB packets that vanish, a pulled plug, two ends at different rates, and
-the keyboard interrupt. Linux only: it asks the kernel how many bytes the process has not read yet.
+What it models: the time that bytes take, what becomes of those that the device's input has no room for, a USB
+bridge's delay, bits that flip, USB packets that vanish, a pulled plug, ends at different rates, and the
+keyboard interrupt. Linux only: it asks the kernel how many bytes the process has not read yet.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class LineModel:
     """What a line is like.
 
     baud: 10 bits a byte, both ways; 0 for a line that is as fast as its ends.
-    ring_bytes: what the device's input holds; 0 for no limit. drops: whether the rest is lost (a UART) or waits
-    (USB).
+    ring_bytes: what the device's input holds; 0 for no limit. drops: whether the rest is lost (a UART) or
+    waits (USB).
     latency_s: from the device's end to the host's.
     bit_error_rate, loss: probability that a bit flips, and that up to 64 bytes that follow each other vanish.
     """
@@ -68,6 +68,7 @@ class _Damage:
         self._rate = model.bit_error_rate
         self._loss = model.loss
         self._bits_to_error = self._gap()
+        self.faults = 0
 
     def _gap(self) -> int:
         """Bits until the next error: geometrically distributed."""
@@ -78,10 +79,12 @@ class _Damage:
     def of(self, data: bytes) -> bytes:
         """What is left of up to a burst of bytes."""
         if self._loss and self._random.random() < self._loss * len(data) / _BURST_BYTES:
+            self.faults += 1
             return b""
         damaged = bytearray(data)
         n_bits = 8 * len(data)
         while self._bits_to_error < n_bits:
+            self.faults += 1
             damaged[self._bits_to_error // 8] ^= 1 << self._bits_to_error % 8
             self._bits_to_error += 1 + self._gap()
         self._bits_to_error -= n_bits
@@ -140,7 +143,7 @@ class Line:
     process_in, process_out: file descriptors of the device's standard input (to write to; the master of a
     pseudo-terminal) and output (to read from; may be the same).
     interrupt: called when Ctrl-C arrives while `keyboard_interrupt` is on and a program runs.
-    link: a symbolic link to the pseudo-terminal, which keeps its name when the plug is pulled and put in again.
+    link: a symbolic link to the pseudo-terminal, which keeps its name when the plug is pulled and put in.
     """
 
     def __init__(
@@ -182,6 +185,11 @@ class Line:
         self._thread.join()
         self.unplug()
         os.close(self._peer)
+
+    @property
+    def faults(self) -> int:
+        """How many bits have flipped and bursts have vanished."""
+        return self._damage.faults
 
     @property
     def path(self) -> str:
@@ -299,7 +307,7 @@ class Line:
             time.sleep(_TICK_S)  # the device is not reading
 
     def _room(self) -> int:
-        """How much may be handed to the process: what there is room for, or anything if the rest is dropped."""
+        """How much may be handed to the process: what there is room for; anything if the rest is dropped."""
         return 4096 if self.model.drops or not self.model.ring_bytes else self._free()
 
     def _free(self) -> int:
