@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import unplay
-from unplay.cli import canceller, clean, compare, demo
+from unplay.cli import batch, canceller, clean, compare, demo
 from unplay.errors import BadInputError, UnplayError
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 app.command("clean")(clean.clean)
 app.command("compare")(compare.compare)
+app.command("batch")(batch.batch)
 app.command("demo")(demo.demo)
 app.command("canceller")(canceller.canceller)
 
