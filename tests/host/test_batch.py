@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import soundfile
+from distributed import LocalCluster
 
 import unplay
 from unplay.batch import run as batch
@@ -202,8 +203,8 @@ def kill_one_child_at(folder: Path, killed: list[int]) -> None:
 @pytest.fixture
 def scheduler() -> Iterator[str]:
     """The address of a dask scheduler with two workers, processes of this machine."""
-    distributed: Any = pytest.importorskip("distributed")
-    with distributed.LocalCluster(2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+    cluster: Any = LocalCluster(2, threads_per_worker=1, processes=True, dashboard_address=":0")
+    with cluster:
         yield cluster.scheduler_address
 
 
@@ -231,7 +232,7 @@ from pathlib import Path
 from unplay.batch.run import run
 
 if __name__ == "__main__":
-    done = run(sys.argv[1], jobs=1)
+    done = run(sys.argv[1], jobs=4)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, done.counts[2])
 """
 
