@@ -43,7 +43,8 @@ def facts_of(scene: Scene, **others: Any) -> dict[str, Any]:
     played = pcm(scene.reference)
     return {
         "format": 1, "id": "20261127-101500-3f2a", "device": "kitchen", "board": "virtual",
-        "firmware": "1.29", "unplay": "0.1.0", "rate_hz": RATE_HZ, "frames": len(scene.recording), "ended": "length",
+        "firmware": "1.29", "unplay": "0.1.0", "rate_hz": RATE_HZ,
+        "frames": len(scene.recording), "ended": "length",
         "started_s": 1_795_774_500, "start_offset_samples": 12, "reference_delay_samples": HEARD,
         "reference": {"name": "song", "sha256": sha256_of_pcm(played), "samples": len(played)},
         "reference_played_samples": len(played), "canceller": None, "slip_samples": 0,
