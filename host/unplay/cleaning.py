@@ -7,6 +7,7 @@ matter; each block knows what was played before it.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import math
 import shlex
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 import unplay
 from unplay.audio import (
@@ -87,6 +89,8 @@ ROUNDING = 2.0**-14
 """Two files that differ by less than this everywhere are one sound, rounded to 16 bits in two ways."""
 
 CONFIDENT = 0.5
+
+_TINY = 1e-30
 
 Progress = Callable[[str, float], None]
 """Called with what is being done and the share of the whole that is done, 0 to 1."""
@@ -332,6 +336,7 @@ class _Job:
                     )
             log = self._new_log(reference, recording, *playback_only)
             log_file = None if self.log is None else stack.enter_context(WholeFile(self.log))
+            stack.enter_context(_one_thread_of_blas())
             try:
                 return self._remove(recording, log, log_file)
             except (ReferenceAbsentError, NotConfidentError) as error:
@@ -391,14 +396,17 @@ class _Job:
     ) -> None:
         cleaner = _Cleaner(self, recording, alignment)
         meter = _PowerPerSecond(recording.format)
+        energies = np.zeros(2)
         for recorded, removed in cleaner.pieces():
             parts = divide(recorded, removed, writers[0].bits)
             for writer, part in zip(writers, parts, strict=False):
                 writer.write(part)
             meter.add(parts[1])
+            energies += [float(np.sum(recorded**2)), float(np.sum(parts[0] ** 2))]
         log["stages"] = cleaner.stages
         log["confidence"] = cleaner.confidence
         log["removed_dbfs_per_s"] = meter.levels_dbfs()
+        log["reduction_db"] = _number(10 * math.log10((energies[0] + _TINY) / (energies[1] + _TINY)))
         log["warnings"] += cleaner.warnings
         if log["confidence"] < CONFIDENT:
             raise NotConfidentError(
@@ -635,6 +643,12 @@ def _describe_file(reader: AudioReader) -> dict[str, Any]:
         **asdict(reader.format),
         "n_clipped": reader.survey.n_clipped,
     }
+
+
+def _one_thread_of_blas() -> threadpool_limits:
+    """How BLAS adds up depends on its number of threads: with one, bytes are the same on any machine."""
+    importlib.import_module("scipy.linalg")  # what is not loaded yet is not limited
+    return threadpool_limits(1, "blas")
 
 
 def _write_log(log: dict[str, Any], file: WholeFile | None) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import unplay
-from unplay.cli import canceller, clean, compare, demo
+from unplay.cli import batch, canceller, clean, compare, demo, sessions
 from unplay.errors import BadInputError, UnplayError
 
 app = typer.Typer(
@@ -19,8 +19,10 @@ app = typer.Typer(
 )
 app.command("clean")(clean.clean)
 app.command("compare")(compare.compare)
+app.command("batch")(batch.batch)
 app.command("demo")(demo.demo)
 app.command("canceller")(canceller.canceller)
+app.add_typer(sessions.app, name="sessions")
 
 
 def _print_version(wanted: bool) -> None:

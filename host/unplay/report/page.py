@@ -10,11 +10,11 @@ import base64
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import soundfile
@@ -25,6 +25,9 @@ from unplay.audio import load_mono
 from unplay.comparing import BLIND_FIGURES, FIGURES, Comparison
 from unplay.metrics import FORGIVING_TAPS, energy_ratio_db, reference_correlation
 from unplay.report import pictures
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 FloatArray = NDArray[np.floating]
 
@@ -144,6 +147,17 @@ def compare_page(
     )
 
 
+def environment(**filters: Callable[..., str]) -> Environment:
+    """Where the templates of all pages are, with filters by their name."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    made = Environment(
+        loader=PackageLoader("unplay.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    made.filters |= filters
+    return made
+
+
 def _page_rate_hz(sample_rate_hz: int) -> int:
     return max((rate for rate in PAGE_RATES_HZ if rate <= sample_rate_hz), default=PAGE_RATES_HZ[0])
 
@@ -156,23 +170,21 @@ def _render(
     rate_hz: int,
     **more: Any,
 ) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("unplay.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters["clock"] = _clock
     tracks = _tracks(sounds, rate_hz)
-    return environment.get_template(template).render(
-        name=name,
-        verdict=verdict,
-        duration_s=len(sounds[0].signal) / rate_hz,
-        tracks=tracks,
-        columns=pictures.COLUMNS,
-        top_hz=rate_hz // 2,
-        sounds=json.dumps({track.key: track.coded for track in tracks if track.coded}),
-        levels_db={track.key: round(track.level_db, 2) for track in tracks},
-        **more,
+    return (
+        environment(clock=_clock)
+        .get_template(template)
+        .render(
+            name=name,
+            verdict=verdict,
+            duration_s=len(sounds[0].signal) / rate_hz,
+            tracks=tracks,
+            columns=pictures.COLUMNS,
+            top_hz=rate_hz // 2,
+            sounds=json.dumps({track.key: track.coded for track in tracks if track.coded}),
+            levels_db={track.key: round(track.level_db, 2) for track in tracks},
+            **more,
+        )
     )
 
 

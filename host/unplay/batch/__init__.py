@@ -1,0 +1,1 @@
+"""Many recordings: what to clean, who cleans it, what came of it."""

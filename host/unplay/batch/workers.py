@@ -1,0 +1,151 @@
+"""Who does the work: processes of this machine, or a dask cluster. A worker that dies costs no result."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from typing import Any, Protocol, TypeVar
+
+from unplay.errors import BadInputError, UnplayError
+
+Task = TypeVar("Task")
+Outcome = TypeVar("Outcome")
+
+ATTEMPTS = 3
+"""A recording at which this many workers died is given up: it may be what kills them."""
+
+CONNECT_S = 10
+
+
+class WorkerDiedError(UnplayError):
+    """A process ended while it worked, with nobody else to blame than what it worked at."""
+
+
+class WorkersLostError(BadInputError):
+    """All workers are out of reach."""
+
+
+class Workers(Protocol):
+    """n_at_once: how many tasks to have under way. died: what a future raises when its worker is gone."""
+
+    @property
+    def died(self) -> tuple[type[BaseException], ...]: ...
+
+    @property
+    def n_at_once(self) -> int: ...
+
+    def submit(self, work: Callable[[Task], Outcome], task: Task) -> Future[Outcome]: ...
+
+    def close(self) -> None: ...
+
+
+class LocalWorkers:
+    """n processes of this machine, each an executor of its own: when one dies only its own task fails."""
+
+    died: tuple[type[BaseException], ...] = (BrokenProcessPool,)
+
+    def __init__(self, n: int) -> None:
+        self.n_at_once = n
+        self._all = [_new_process() for _ in range(n)]
+        self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for k in range(n):
+            self._free.put(k)
+
+    def submit(self, work: Callable[[Task], Outcome], task: Task) -> Future[Outcome]:
+        """The future of work(task); waits until a process is free."""
+        k = self._free.get()
+        future = self._all[k].submit(work, task)
+        future.add_done_callback(lambda ended: self._release(k, ended))
+        return future
+
+    def close(self) -> None:
+        for process in self._all:
+            process.shutdown(cancel_futures=True)
+
+    def _release(self, k: int, ended: Future) -> None:
+        if not ended.cancelled() and isinstance(ended.exception(), BrokenProcessPool):
+            self._all[k].shutdown(wait=False)
+            self._all[k] = _new_process()
+        self._free.put(k)
+
+
+class Cluster:
+    """The workers of a dask.distributed scheduler: they need unplay, and see the files by the same paths."""
+
+    def __init__(self, address: str) -> None:
+        try:
+            from distributed import Client
+            from distributed.scheduler import KilledWorker
+        except ImportError as error:
+            raise BadInputError(
+                "--scheduler needs dask.distributed, which is not installed: pip install 'unplay[cluster]'."
+            ) from error
+        self.died = (KilledWorker,)
+        try:
+            self._client = Client(address, timeout=CONNECT_S, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise BadInputError(
+                f"There is no dask scheduler at {address} ({error}): start one with `dask scheduler`, and "
+                "workers with `dask worker ADDRESS --nthreads 1`."
+            ) from error
+        self._executor = self._client.get_executor(pure=False)
+
+    @property
+    def n_at_once(self) -> int:
+        """Two for each thread, so that none waits for us."""
+        threads_of_workers: Any = self._client.nthreads()
+        return 2 * max(1, sum(threads_of_workers.values()))
+
+    def submit(self, work: Callable[[Task], Outcome], task: Task) -> Future[Outcome]:
+        return self._executor.submit(work, task)
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def outcomes(
+    work: Callable[[Task], Outcome], tasks: Iterable[Task], workers: Workers
+) -> Iterator[tuple[Task, Outcome | WorkerDiedError]]:
+    """Each task with what work(task) returned, in the order in which they end; a few are under way at a time.
+
+    A task whose worker died is given to another, ATTEMPTS times in all; what it has done must bear being
+    done again. Raises WorkersLostError.
+    """
+    rest = iter(tasks)
+    running: dict[Future[Outcome], tuple[Task, int]] = {}
+    while True:
+        for task in islice(rest, max(0, workers.n_at_once - len(running))):
+            running[workers.submit(work, task)] = (task, 1)
+        if not running:
+            return
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            task, n_attempts = running.pop(future)
+            try:
+                yield task, future.result()
+            except workers.died:
+                if n_attempts < ATTEMPTS:
+                    running[workers.submit(work, task)] = (task, n_attempts + 1)
+                else:
+                    yield task, WorkerDiedError("its worker died each time, perhaps for want of memory")
+            except CancelledError as error:
+                raise WorkersLostError(
+                    "The scheduler was lost; run the command again when it is back: what is done stands."
+                ) from error
+
+
+def _new_process() -> ProcessPoolExecutor:
+    """A process that starts from nothing: what was forked from a process with threads may hang."""
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _end_with_parent)
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
