@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections import deque
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pioemu
 import pytest
 
+import unplay
 from unplay.board.firmware import VIRTUAL, build
 
-pioemu = pytest.importorskip("pioemu") if "CI" not in __import__("os").environ else __import__("pioemu")
-
-SIMULATED = Path(build.__code__.co_filename).parents[1] / "virtual" / "micropython"
+SIMULATED = Path(unplay.__path__[0]) / "virtual" / "micropython"
 DIN, BCLK, LRCLK, DOUT = 0, 1, 2, 3  # pins of the emulation
 CYCLES, BITS = 256, 64
 FRAMES = 40
@@ -46,12 +47,13 @@ from unplay_device import pio
 RINGS = """
 class Loop:
     # What is recorded is what is played: 16 bits that come back 14 bits higher, as a quiet microphone's would.
-    def open(self, rate_hz): self.heard = []; return time.now_us
+    heard = []
+    def open(self, rate_hz): return time.now_us
     def us(self): return time.now_us
     def close(self): pass
     def exchange(self, played, then_us):
         samples = array("h", played)
-        self.heard.extend(samples)
+        self.heard = list(samples[-16:])
         return bytes(array("i", [s << 14 for s in samples]))
 rp2.sound = loop = Loop()
 SETTINGS = {"rate_hz": 16000, "slot": "left", "microphone_shift": 14, "volume_q15": 32767, "block": 512}
@@ -93,15 +95,18 @@ def programs(run: Callable[[str], dict]) -> dict[str, list]:
 def emulate(program: list, words: list[int], wire: Callable[[int, int], int]) -> tuple[list[int], list[int]]:
     """Words that arrive, and the pins in every cycle. wire: DIN from cycle and pins."""
     opcodes, target, top = program
-    from collections import deque
-
     arrived: list[int] = []
     pins: list[int] = []
+
+    def source(state):
+        return wire(state.clock, state.pin_values) << DIN
+
+    source.__annotations__["state"] = pioemu.State  # what the emulator gives it, it finds out from this
     steps = pioemu.emulate(
         opcodes,
         stop_when=lambda _, state: state.clock > len(words) * CYCLES - CYCLES // 2 and not state.transmit_fifo,
         initial_state=pioemu.State(pin_directions=0b1110, transmit_fifo=deque(words)),
-        input_source=lambda state: wire(state.clock, state.pin_values) << DIN,
+        input_source=source,
         shift_isr_right=False,
         shift_osr_right=False,
         out_base=DOUT,
@@ -264,6 +269,6 @@ for slot in ("left", "right", "left"):
     audio.read(got)
     audio.stop()
     audio.stop()
-print(json.dumps({"played_out": loop.heard[-16:]}))
+print(json.dumps({"played_out": loop.heard}))
 """
     assert not any(run(script)["played_out"])

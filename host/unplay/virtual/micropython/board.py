@@ -279,6 +279,8 @@ def start(requests, answers, flash, card):
     sys.modules["time"] = Clock(WORLD)
     sys.modules["micropython"] = MicroPython()
     scene = WORLD.scene
+    if scene["board"].startswith("pico"):
+        import rp2, sdcard  # while this folder can still be read
     blocks = Blocks(flash_file, FLASH_BLOCK_BYTES, scene["flash"]["bytes"], WORLD, scene["flash"])
     try:
         system = vfs.VfsLfs2(blocks)
