@@ -5,13 +5,17 @@ is 0 in every session. The DMA was started before the program and turns in rings
 the frame, so nothing can be lost without being counted. (RP2040 data sheet, 2.5 DMA and 3 PIO.)
 """
 
+# pyright: reportUndefinedVariable=false, reportMissingImports=false, reportOptionalMemberAccess=false
+# pyright: reportAttributeAccessIssue=false, reportCallIssue=false, reportArgumentType=false
+
 import gc
 import time
 
 import machine
-import micropython
 import rp2
 import uctypes
+
+import micropython
 
 RING = 8192
 """Frames in a ring: 0.51 s at 16 kHz. A card may be busy for 0.25 s."""
@@ -31,8 +35,8 @@ def program(left):
     """I2S both ways, 64 bits a frame, the played word in both slots. left: which slot is recorded, or right.
 
     Side-set pins: BCLK, then LRCLK (1, 2). Data change while BCLK is low and are taken when it rises; LRCLK
-    changes one bit before the slot's first. Every bit has four cycles. OSR is shifted out, Y keeps the word for
-    the second slot, X counts bits; ISR keeps the last 32 bits, so pushing at a slot's end records this slot.
+    changes one bit before the slot's first. Every bit has four cycles. OSR is shifted out, Y keeps the word
+    for the second slot, X counts bits; ISR keeps the last 32 bits: pushing at a slot's end records this slot.
     """
 
     @rp2.asm_pio(
@@ -110,8 +114,10 @@ def take(ring: ptr32, at: int, n: int, shift: int, out: ptr16) -> int:
 
 
 def aligned(n_bytes, alignment):
-    """A bytearray whose address is a multiple of `alignment`. Nothing stays taken but it: what lay before it is
-    free again. Raises MemoryError."""
+    """A bytearray whose address is a multiple of `alignment`. What lay before it is free again.
+
+    Raises MemoryError.
+    """
     fillers = []
     while True:
         ring = bytearray(n_bytes)
@@ -130,7 +136,7 @@ def rings():
 
 
 class PIOAudio:
-    """As `unplay_device.i2s.I2SAudio`. wires: bclk, lrclk (the pin after it), din, dout. rings: from `rings`."""
+    """As `unplay_device.i2s.I2SAudio`. wires: bclk, lrclk (the pin after it), din, dout. rings: `rings()`."""
 
     def __init__(self, wires, rings, settings):
         self.wires = wires

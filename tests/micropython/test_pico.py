@@ -1,4 +1,4 @@
-"""Playing and recording with one PIO state machine: the program under an emulator, the rings on MicroPython."""
+"""Playing and recording with one PIO state machine: its program emulated, its rings on MicroPython."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from unplay_device import pio
 
 RINGS = """
 class Loop:
-    # What is recorded is what is played: 16 bits that come back 14 bits higher, as a quiet microphone's would.
+    # What is recorded is what is played, 14 bits higher, as a quiet microphone would answer.
     heard = []
     def open(self, rate_hz): return time.now_us
     def us(self): return time.now_us
@@ -104,7 +104,9 @@ def emulate(program: list, words: list[int], wire: Callable[[int, int], int]) ->
     source.__annotations__["state"] = pioemu.State  # what the emulator gives it, it finds out from this
     steps = pioemu.emulate(
         opcodes,
-        stop_when=lambda _, state: state.clock > len(words) * CYCLES - CYCLES // 2 and not state.transmit_fifo,
+        stop_when=lambda _, state: (
+            state.clock > len(words) * CYCLES - CYCLES // 2 and not state.transmit_fifo
+        ),
         initial_state=pioemu.State(pin_directions=0b1110, transmit_fifo=deque(words)),
         input_source=source,
         shift_isr_right=False,
@@ -137,7 +139,7 @@ def test_recorded_frame_is_played_frame(programs: dict[str, list], slot: str) ->
 
 @pytest.mark.parametrize("slot", ["left", "right"])
 def test_lines_are_i2s(programs: dict[str, list], slot: str) -> None:
-    """64 clocks a frame of equal length; words begin one clock after LRCLK turns; data stand when it rises."""
+    """64 equal clocks a frame; words begin one clock after LRCLK turns; data stand when BCLK rises."""
     words = random_words(FRAMES)
     _, pins = emulate(programs[slot], words, lambda *_: 0)
     rises = [n + 1 for n, (a, b) in enumerate(pairwise(pins)) if not a >> BCLK & 1 and b >> BCLK & 1]
@@ -182,7 +184,9 @@ print(json.dumps({"taken": gc.mem_alloc() - before, "at": [uctypes.addressof(r) 
 
 def test_what_is_played_comes_back_at_a_fixed_place(run: Callable[[str], dict]) -> None:
     """Block b + lead of the recording is block b that was given to play, for ten turns of the ring."""
-    script = RINGS + """
+    script = (
+        RINGS
+        + """
 blocks = []
 audio.start()
 for number in range(160):
@@ -191,6 +195,7 @@ audio.stop()
 same = [blocks[b + LEAD] == list(ramp(b * N, N)) for b in range(160 - LEAD)]
 print(json.dumps({"same": same, "silent": not any(any(b) for b in blocks[:LEAD]), "us": time.now_us}))
 """
+    )
     got = run(script)
     assert got["silent"]
     assert all(got["same"])
@@ -199,7 +204,9 @@ print(json.dumps({"same": same, "silent": not any(any(b) for b in blocks[:LEAD])
 
 
 def test_a_stall_of_a_card_costs_nothing(run: Callable[[str], dict]) -> None:
-    script = RINGS + """
+    script = (
+        RINGS
+        + """
 blocks = []
 audio.start()
 for number in range(100):
@@ -210,6 +217,7 @@ same = [blocks[b + LEAD] == list(ramp(b * N, N)) for b in range(100 - LEAD)]
 audio.stop()
 print(json.dumps({"same": same, "lost": audio.lost_frames}))
 """
+    )
     got = run(script)
     assert all(got["same"])
     assert got["lost"] == 0
@@ -217,22 +225,25 @@ print(json.dumps({"same": same, "lost": audio.lost_frames}))
 
 @pytest.mark.parametrize("stall_ms", [500, 700, 1100, 2700, 60_000])
 def test_a_longer_stall_is_counted_and_moves_nothing(run: Callable[[str], dict], stall_ms: int) -> None:
-    """Frames lost are exact, whole turns of the ring included; after it what is played comes back as before."""
-    script = RINGS + """
+    """Frames lost are exact, whole turns of the ring included; then what is played comes back as before."""
+    script = (
+        RINGS
+        + """
 blocks = []
 audio.start()
 for number in range(100):
     turn(number, blocks)
     if number == 40:
-        time.now_us += %d
+        time.now_us += STALL_US
 frames = time.now_us * 16 // 1000
 unread = audio.unread
 audio.stop()
 same = [blocks[b + LEAD] == list(ramp(b * N, N)) for b in range(60, 100 - LEAD)]
 print(json.dumps({"same": same, "lost": audio.lost_frames, "known": 100 * N + audio.lost_frames + unread,
     "frames": frames}))
-""" % (1000 * stall_ms)  # fmt: skip
-    got = run(script)
+"""
+    )
+    got = run(script.replace("STALL_US", str(1000 * stall_ms)))
     assert all(got["same"])
     assert got["lost"] % 512 == 0
     assert got["lost"] > 0
@@ -241,7 +252,9 @@ print(json.dumps({"same": same, "lost": audio.lost_frames, "known": 100 * N + au
 
 def test_volume_and_shift(run: Callable[[str], dict]) -> None:
     """Played: round(volume·x); recorded: what does not fit 16 bits is clipped and counted."""
-    script = RINGS + """
+    script = (
+        RINGS
+        + """
 from array import array
 ring = bytearray(64)
 x = array("h", [-32768, -3, -1, 0, 1, 3, 32767])
@@ -252,6 +265,7 @@ out = array("h", bytes(16))
 clipped = pio.take(words, 0, 8, 14, out)
 print(json.dumps({"halves": halves, "out": list(out), "clipped": clipped}))
 """
+    )
     got = run(script)
     assert got["halves"] == [-16384, -1, 0, 0, 1, 2, 16384]
     assert got["out"] == [32767, -32768, 0, -1, 5, -5, 32767, -32768]
@@ -260,7 +274,9 @@ print(json.dumps({"halves": halves, "out": list(out), "clipped": clipped}))
 
 def test_nothing_runs_on_after_stop_and_the_other_slot_can_follow(run: Callable[[str], dict]) -> None:
     """The simulation refuses a program loaded twice, channels closed while they move, unaligned rings."""
-    script = RINGS + """
+    script = (
+        RINGS
+        + """
 rings = (audio.recorded, audio.played)
 for slot in ("left", "right", "left"):
     SETTINGS["slot"] = slot
@@ -271,4 +287,5 @@ for slot in ("left", "right", "left"):
     audio.stop()
 print(json.dumps({"played_out": loop.heard}))
 """
+    )
     assert not any(run(script)["played_out"])

@@ -1,4 +1,4 @@
-"""The whole application as a Pico, whose state machine and DMA are simulated: played and recorded on one counter."""
+"""The application as a Pico, whose state machine and DMA are simulated: one counter for both directions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LEAD = 7 * 1024
 
 
 def test_a_session_on_a_pico(micropython: str, song: Reference, tmp_path: Path) -> None:
-    """Card stalls of 250 ms included: nothing slips, and what the canceller left is what the host would leave."""
+    """With card stalls of 250 ms nothing slips, and the canceller leaves what the host would leave."""
     card = CardSetup(mb=16, stalls=[[4.0, 250], [6.0, 250]])
     setup = Setup(device=DeviceSetup(board="pico", start_offset_samples=0, heap_kb=512), card=card)
     with VirtualDevice(tmp_path / "pico", setup) as device, DeviceLink(device.port) as link:
@@ -35,7 +35,9 @@ def test_a_session_on_a_pico(micropython: str, song: Reference, tmp_path: Path) 
     assert session["start_offset_samples"] == DIRECT_SAMPLES + LEAD
     assert (session["slip_samples"], session["slips"], session["missing_samples"]) == (0, 0, 0)
     assert np.array_equal(residual, expected_residual(session, microphone, song))
-    heard = slice(session["reference_delay_samples"] + 32_000, session["reference_delay_samples"] + song.samples)
+    heard = slice(
+        session["reference_delay_samples"] + 32_000, session["reference_delay_samples"] + song.samples
+    )
     # Half of what two seconds of learning beside a talker reach.
     before, after = (
         si_sdr_db(truth[heard], signal[heard].astype(float)) for signal in (microphone, residual)

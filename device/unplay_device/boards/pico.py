@@ -36,7 +36,7 @@ def audio(settings):
 
 
 def sound(settings):
-    """The better of both ways, unless the settings say otherwise. The rings are kept: their place is scarce."""
+    """The better of both ways, unless the settings say otherwise. The rings stay: their place is rare."""
     global rings
     if settings["audio"] == "i2s":
         return I2SAudio(MICROPHONE, AMPLIFIER, settings)

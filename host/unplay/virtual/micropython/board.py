@@ -280,7 +280,8 @@ def start(requests, answers, flash, card):
     sys.modules["micropython"] = MicroPython()
     scene = WORLD.scene
     if scene["board"].startswith("pico"):
-        import rp2, sdcard  # while this folder can still be read
+        for name in ("rp2", "sdcard"):
+            __import__(name)  # while this folder can still be read
     blocks = Blocks(flash_file, FLASH_BLOCK_BYTES, scene["flash"]["bytes"], WORLD, scene["flash"])
     try:
         system = vfs.VfsLfs2(blocks)

@@ -1,7 +1,7 @@
 """The module `rp2` of a Pico, as far as `unplay_device.pio` needs it: assembler, state machine, DMA in rings.
 
-Instructions are encoded as the RP2040 data sheet says (3.4). The state machine does not run them: that I2S comes
-out of them is proved elsewhere. It exchanges frames, one word each way, between the DMA's rings and `sound`.
+Instructions are encoded as the RP2040 data sheet says (3.4). The state machine does not run them (that they
+make I2S is proved elsewhere): it exchanges frames, one word each way, between the DMA's rings and `sound`.
 """
 
 from array import array
@@ -98,8 +98,10 @@ class Assembler:
 
 
 def asm_pio(*, out_init, sideset_init, in_shiftdir, out_shiftdir):
-    """A program is [instructions, place in PIO 0, wrap target, wrap]. As the real one, this lends the function
-    other global names while it is called."""
+    """A program is [instructions, place in PIO 0, wrap target, wrap].
+
+    As the real one, this lends the function other global names while it is called.
+    """
     assert in_shiftdir == out_shiftdir == PIO.SHIFT_LEFT
     assembler = Assembler(len(sideset_init))
 
@@ -233,7 +235,17 @@ class Room:
     def open(self, rate_hz):
         I2S = self.board.I2S
         self.streams = [
-            I2S(0, sck=0, ws=0, sd=0, mode=mode, bits=32, format=I2S.STEREO, rate=rate_hz, ibuf=8 * FRAME_BYTES * CHUNK)
+            I2S(
+                0,
+                sck=0,
+                ws=0,
+                sd=0,
+                mode=mode,
+                bits=32,
+                format=I2S.STEREO,
+                rate=rate_hz,
+                ibuf=8 * FRAME_BYTES * CHUNK,
+            )
             for mode in (I2S.TX, I2S.RX)
         ]
         return self.us()
