@@ -61,6 +61,7 @@ class VirtualDevice:
         self.streams = Streams(make_room(self.setup), speed=speed)
         self.lights: list[tuple[int, int]] = []
         self._levels: dict[int, int] = {}
+        self._was_reset = False
         self._link, self._on_write = link, on_write
         self._process: subprocess.Popen[bytes] | None = None
         self._line: Line | None = None
@@ -145,10 +146,11 @@ class VirtualDevice:
         self._watcher.start()
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
-        """A program that ends is a soft reset: the prompt comes back, as on a board."""
+        """A program that ends is a soft reset: the prompt comes back, as on a board; `machine.reset` runs main.py."""
         process.wait()
         if self._process is process:
-            self._spawn(runs_main=False)
+            runs_main, self._was_reset = self._was_reset, False
+            self._spawn(runs_main)
 
     def _interrupt(self) -> None:
         if self._process is not None:
@@ -185,6 +187,8 @@ class VirtualDevice:
             self.lights.append((now_us, value & 1))
         elif letter == b"B":
             self.line.baud = value if self.line.model.baud else 0
+        elif letter == b"X":
+            self._was_reset = True
         elif letter == b"K":
             self.line.keyboard_interrupt = value >= 0
         elif letter == b"J" and self._on_write is not None:

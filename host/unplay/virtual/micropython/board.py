@@ -249,6 +249,7 @@ class Machine:
         return WORLD.scene["device"].encode()
 
     def reset(self):
+        WORLD.ask(b"X", 0)
         raise SystemExit
 
     soft_reset = reset
