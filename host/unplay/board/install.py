@@ -1,4 +1,4 @@
-"""Puts unplay on a board that has MicroPython: only the files that differ, checked there before they count."""
+"""Puts unplay on a board that has MicroPython: only files that differ, checked before they count."""
 
 from __future__ import annotations
 
@@ -113,9 +113,9 @@ def install(
 ) -> Installed:
     """Bring the board at a serial port up to date, and start it. Settings stay.
 
-    New files are written beside the old ones, compared by their hash on the board, and only then renamed: a
-    transfer that breaks off leaves what was there. board: for the settings of a new installation; empty: found
-    out. Raises BadInputError for a board that cannot do it, DeviceUnreachableError where the line fails.
+    New files are written beside the old ones, compared by their hash on the board, and only then renamed:
+    a transfer that breaks off leaves what was there. board: for the settings of a new installation; empty:
+    found out. Raises BadInputError for a board that cannot do it, DeviceUnreachableError for a bad line.
     """
     refuse_while_recording(port)
     with open_repl(port) as repl, tempfile.TemporaryDirectory() as folder:
@@ -177,7 +177,7 @@ def processor(found: dict[str, Any]) -> str:
         return ARCHITECTURES[number >> 10 & 0x3F]
     except KeyError:
         raise BadInputError(
-            f"{found['machine'] or found['platform']} is none of unplay's boards: ESP32, ESP32-S3, Pico, Pico 2"
+            f"{found['machine'] or found['platform']} is no ESP32, ESP32-S3, Pico or Pico 2"
         ) from None
 
 
@@ -189,12 +189,12 @@ def board_name(found: dict[str, Any]) -> str:
     if platform == "esp32":
         if any(name in machine.upper() for name in ONE_I2S):
             raise BadInputError(
-                f"{machine} has one I2S, so it cannot play and record at once; take an ESP32, ESP32-S3 or Pico"
+                f"{machine} has one I2S, so it cannot play and record at once; take an ESP32-S3 or a Pico"
             )
         return "esp32s3" if "S3" in machine else "esp32"
     if platform == "linux":
         return "esp32"  # what a virtual device is unless its scene says otherwise
-    raise BadInputError(f"{machine or platform} is none of unplay's boards: ESP32, ESP32-S3, Pico, Pico 2")
+    raise BadInputError(f"{machine or platform} is no ESP32, ESP32-S3, Pico or Pico 2")
 
 
 def _build(folder: Path, architecture: str, progress: Progress) -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""MicroPython's raw prompt, which answers where unplay is not installed yet, or is idle: mpremote as a library."""
+"""MicroPython's raw prompt, which answers where unplay is idle or absent: mpremote as a library."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _CHUNK_BYTES = 512
 _TRIES = 3
 _ENDING_S = 0.3
+_PROMPT_S = 2
 _READ_S = 2.0  # the longest silence of a board that works
 
 _FREE = """
@@ -39,7 +40,7 @@ class Repl:
         self.port, self._transport = port, transport
 
     def run(self, code: str) -> Any:
-        """Runs code; what it printed, read as JSON, or None where it printed nothing. Raises NoAnswerError."""
+        """Runs code; what it printed, read as JSON; None where that was nothing. Raises NoAnswerError."""
         with self._sentences():
             printed = self._transport.exec(code)
             return json.loads(printed) if printed.strip() else None
@@ -104,7 +105,7 @@ def _enter(transport: SerialTransport, port: str) -> None:
             transport.serial.write(b"\r\x03\x03")
             time.sleep(_ENDING_S * (1 + attempt))
             with contextlib.redirect_stdout(io.StringIO()):
-                transport.enter_raw_repl(soft_reset=False, timeout_overall=_READ_S)
+                transport.enter_raw_repl(soft_reset=False, timeout_overall=_PROMPT_S)
             return
         except TransportError:
             continue
