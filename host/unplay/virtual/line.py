@@ -157,6 +157,7 @@ class Line:
         self.model = model
         self.baud = model.baud
         self.dropped_bytes = 0
+        self.raw_prompt = False  # Ctrl-A came after Ctrl-B: programs, not people, use the prompt
         self._interrupt = interrupt
         self._link = link
         self._damage = _Damage(model)
@@ -248,6 +249,11 @@ class Line:
     def _interrupts(self) -> bool:
         return self._keyboard_interrupt and bool(termios.tcgetattr(self._peer)[3] & termios.ISIG)
 
+    def say(self, data: bytes) -> None:
+        """Bytes to the host as if the device had sent them."""
+        with self._lock:
+            self._down.put(data, self.baud, self._damaged)
+
     # The thread
 
     def _run(self) -> None:
@@ -297,6 +303,8 @@ class Line:
             data = data[data.rindex(_CTRL_C) + 1 :]
             termios.tcflush(self._peer, termios.TCIFLUSH)
             self._interrupt()
+        if b"\x01" in data or b"\x02" in data:
+            self.raw_prompt = data.rfind(b"\x01") > data.rfind(b"\x02")
         if self.model.drops:
             room = self._free()
             self.dropped_bytes += max(0, len(data) - room)
