@@ -69,6 +69,7 @@ class App:
     # What the link asks for
 
     def info(self):
+        gc.collect()
         return {
             "board": self.board.NAME,
             "device": self.settings["name"] or unique_id(),
@@ -77,7 +78,7 @@ class App:
             "firmware": firmware(),
             "storage": self.settings["storage"] if self.store else None,
             "free_bytes": self.store.free_bytes() if self.store else 0,
-            "free_ram_bytes": gc.mem_free() if hasattr(gc, "mem_free") else 0,
+            "free_ram_bytes": gc.mem_free(),
         }
 
     def is_recording(self):

@@ -47,8 +47,9 @@ class VirtualDevice:
         with VirtualDevice(Path("virtual"), setup) as device, DeviceLink(device.port) as link: …
 
     storage: a folder for flash.img and card.img, which stay. speed: how fast recordings go against real time;
-    None: as fast as can be. link: a path that shall lead to the serial port. on_write: is told (position, data)
-    of every write before the card, or without a card the flash, gets it.
+    None: as fast as can be. link: a path that shall lead to the serial port. keep_truth: remember what was
+    played and heard, about 250 kB a second. on_write: is told (position, data) of every write before the card,
+    or without a card the flash, gets it.
     """
 
     def __init__(
@@ -59,10 +60,11 @@ class VirtualDevice:
         name: str = "virtual-1",
         speed: float | None = None,
         link: Path | None = None,
+        keep_truth: bool = True,
         on_write: Callable[[int, bytes], None] | None = None,
     ) -> None:
         self.storage, self.setup, self.name = storage, setup or Setup(), name
-        self.streams = Streams(make_room(self.setup), speed=speed)
+        self.streams = Streams(make_room(self.setup), speed=speed, keep_truth=keep_truth)
         self.lights: list[tuple[int, int]] = []
         self._levels: dict[int, int] = {}
         self._link, self._on_write = link, on_write
