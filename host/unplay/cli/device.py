@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -165,22 +164,14 @@ def push(
     Example: unplay device push song.flac
     """
     from unplay.board.references import make_reference
+    from unplay.board.references import push as send
 
     reference = make_reference(sound, name, keep_level=keep_level)
-    with connected(port) as link, tempfile.TemporaryDirectory() as folder, transfer() as progress:
-        pcm, sidecar = Path(folder) / "reference.pcm", Path(folder) / "reference.json"
-        pcm.write_bytes(reference.pcm.astype("<i2").tobytes())
-        sidecar.write_text(reference.sidecar(), "utf-8")
-        target = f"references/{reference.name}"
-        new = link.put(pcm, f"{target}.pcm", lambda done, size: progress(reference.name, done, size))
-        link.put(sidecar, f"{target}.json")
-        if select:
-            link.config_set({"reference": reference.name})
-    length_s = reference.samples / reference.rate_hz
+    with connected(port) as link, transfer() as progress:
+        new = send(link, reference, lambda done, size: progress(reference.name, done, size), select=select)
     said = "sent" if new else "the device had it already:"
-    print(
-        f"{said} {reference.name}, {length_s:.1f} s, level changed by {20 * math.log10(reference.gain):+.1f} dB"
-    )
+    length_s, gain_db = reference.samples / reference.rate_hz, 20 * math.log10(reference.gain)
+    print(f"{said} {reference.name}, {length_s:.1f} s, level changed by {gain_db:+.1f} dB")
 
 
 @app.command()
