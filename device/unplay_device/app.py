@@ -8,6 +8,7 @@ import machine
 from unplay_shared import VERSION
 from unplay_shared import settings as tables
 from unplay_shared.faults import BAD_ARGUMENT, BUSY, NO_CARD, NOT_FOUND, NOT_RECORDING, DeviceError
+from unplay_device.files import Files
 from unplay_device.recorder import CLOSING, IDLE, MARKER, RECORDING, Recorder
 from unplay_device.store import Store
 
@@ -32,6 +33,7 @@ class App:
     def __init__(self, board, flash, settings):
         self.board, self.flash, self.settings = board, flash, settings
         self.lines = []
+        self.files = Files(self.files_root)
         self.recorder = self._new_recorder()
         self.button = machine.Pin(board.BUTTON, machine.Pin.IN, machine.Pin.PULL_UP)
         self.led = machine.Pin(board.LED, machine.Pin.OUT)
@@ -67,14 +69,16 @@ class App:
     # What the link asks for
 
     def info(self):
+        gc.collect()
         return {
             "board": self.board.NAME,
-            "device": unique_id(),
+            "device": self.settings["name"] or unique_id(),
+            "id": unique_id(),
             "unplay": VERSION,
             "firmware": firmware(),
             "storage": self.settings["storage"] if self.store else None,
             "free_bytes": self.store.free_bytes() if self.store else 0,
-            "free_ram_bytes": gc.mem_free() if hasattr(gc, "mem_free") else 0,
+            "free_ram_bytes": gc.mem_free(),
         }
 
     def is_recording(self):
@@ -105,6 +109,8 @@ class App:
         reference = store.find_reference(name) if name else None
         if name and reference is None:
             raise DeviceError(NOT_FOUND, {"name": name})
+        self.files.close()
+        gc.collect()
         try:
             self.recorder.begin(store, reference, seconds, self._facts())
         except Exception:
@@ -123,7 +129,7 @@ class App:
     def _facts(self):
         return {
             "format": 1,
-            "device": unique_id(),
+            "device": self.settings["name"] or unique_id(),
             "board": self.board.NAME,
             "unplay": VERSION,
             "firmware": firmware(),
@@ -154,14 +160,22 @@ class App:
         except ValueError as error:
             raise DeviceError(BAD_ARGUMENT, {"name": "settings", "value": str(error)})
         self.flash.write_settings(wanted)
-        moved = wanted["storage"] != self.settings["storage"]
-        self.settings = wanted
-        if moved:
+        before, self.settings = self.settings, wanted
+        if wanted["storage"] != before["storage"]:
             self.store = self._open_store()
+        if any(wanted[name] != before[name] for name in BUFFER_SETTINGS):
+            self._renew_recorder()
+        self.recorder.settings = self.recorder.audio.settings = wanted
+        return wanted
+
+    def _renew_recorder(self):
+        """Other buffers; where memory is in pieces already, start again with the settings just written."""
         self.recorder = None
         gc.collect()
-        self.recorder = self._new_recorder()
-        return wanted
+        try:
+            self.recorder = self._new_recorder()
+        except MemoryError:
+            machine.reset()
 
     def set_time(self, unix_s):
         """Set the clock that names sessions; UTC."""
@@ -257,6 +271,8 @@ class App:
 
 
 ALL = tables.DEVICE + tables.CANCELLER
+BUFFER_SETTINGS = ("cancel", "board") + tuple(entry[0] for entry in tables.CANCELLER)
+"""What the recorder is built for; everything else it looks up."""
 
 
 def read_settings(flash):

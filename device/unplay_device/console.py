@@ -59,14 +59,16 @@ class Console:
         return False
 
     def read(self, view, timeout_ms):
-        """Fills `view` (memoryview); fewer bytes than that when nothing comes for `timeout_ms`.
+        """Fills `view` (memoryview); fewer bytes than that when they do not all come within `timeout_ms`.
 
-        Raises EOFError when the other end is gone for good.
+        A board that reads more than 64 bytes waits for the last of them. Raises EOFError when the other end
+        is gone for good.
         """
         step = 1 if self._blocks and len(view) <= _SHORT_BYTES else len(view)
         done = 0
+        start_ms = ticks_ms()
         while done < len(view):
-            if not self.ready(timeout_ms):
+            if not self.ready(max(0, timeout_ms - ticks_diff(ticks_ms(), start_ms))):
                 break
             part = view[done : done + step]
             done += self._fill(part) if self._blocks else self._some(part)

@@ -55,7 +55,7 @@ def _make_folder(path):
 
 
 class Files:
-    """Files below `root()`, a folder without a slash at its end; raises DeviceError where there is no card."""
+    """Files below `root()`: a folder without a slash at its end, or DeviceError where there is no card."""
 
     def __init__(self, root):
         self._root = root  # a function, as cards come and go

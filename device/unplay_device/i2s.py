@@ -12,18 +12,17 @@ class I2SAudio:
     """Both directions, block by block. microphone, amplifier: id and pins (sck, ws, sd)."""
 
     def __init__(self, microphone, amplifier, settings):
-        self.microphone, self.amplifier = microphone, amplifier
-        self.rate_hz = settings["rate_hz"]
-        self.slot = 1 if settings["slot"] == "right" else 0
-        self.shift = settings["microphone_shift"]
-        self.volume_q15 = settings["volume_q15"]
+        self.microphone, self.amplifier, self.settings = microphone, amplifier, settings
         self.block = settings["block"]
         self.frames = bytearray(frames.FRAME_BYTES * self.block)
         self.lead_blocks = RING_BYTES // len(self.frames)
         self.player = self.recorder = None
 
     def start(self):
-        """Open both, and fill the player's ring with silence: that is what a stall may take."""
+        """Open both as the settings say, and fill the player's ring with silence: that is what a stall may take."""
+        self.slot = 1 if self.settings["slot"] == "right" else 0
+        self.shift = self.settings["microphone_shift"]
+        self.volume_q15 = self.settings["volume_q15"]
         self.player = self._open(self.amplifier, machine.I2S.TX)
         self.recorder = self._open(self.microphone, machine.I2S.RX)
         for _ in range(self.lead_blocks):
@@ -38,7 +37,7 @@ class I2SAudio:
             mode=mode,
             bits=32,
             format=machine.I2S.STEREO,
-            rate=self.rate_hz,
+            rate=self.settings["rate_hz"],
             ibuf=RING_BYTES,
         )
 

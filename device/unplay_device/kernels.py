@@ -867,9 +867,7 @@ def chips(out: ptr16, first: int, n: int, state: int, level: int) -> int:
 
 
 @micropython.viper
-def fold(
-    x: ptr16, first: int, n: int, cells: ptr32, turned: ptr32, turn: int, state: int, shift: int
-) -> int:
+def fold(x: ptr16, first: int, n: int, cells: ptr32, turned: ptr32, turn: int, state: int, shift: int) -> int:
     x = ptr16(int(x) + 2 * first)
     while n:
         value = ((x[0] << 16) >> 16) >> shift

@@ -8,8 +8,9 @@ from unplay_device.console import ticks_diff, ticks_ms
 from unplay_shared import faults, packets
 from unplay_shared.faults import DeviceError
 
-_BYTE_TIMEOUT_MS = 50  # between bytes of one packet
+_PIECE_TIMEOUT_MS = 50  # for a piece of a packet that has begun
 _HUNTED_BYTES = 256  # bytes without a packet in them that one `poll` looks at
+_STRANGE_BYTES = 100  # without a packet in them: the host talks at another rate
 _DRAIN_MS = 20  # until an answer has left at the old baud rate
 _LISTED = 16  # most files in one answer
 _LIST_BYTES = 640  # most text of a list in one answer
@@ -19,7 +20,7 @@ class Link:
     """Serves `files` (unplay_device.files.Files) and `commands` over `console`.
 
     commands: the application, with info, is_recording, is_open, record, stop, status, config_get, config_set,
-    selftest, set_time, log and set_baud; `is_open(name)` says whether a recording needs the file, or sessions/ID.
+    selftest, set_time, log and set_baud; `is_open(name)`: whether a recording needs the file or sessions/ID.
     They raise DeviceError to refuse.
     packet_bytes: longest payload, and nearly all of the memory that this takes.
     credit_bytes: what the line's input holds, minus a little: 240 of a UART's 260.
@@ -41,6 +42,7 @@ class Link:
         self._taken = 0
         self._credited = 0
         self._heard_ms = ticks_ms()
+        self._strange_bytes = 0  # since the last packet
         self._trial = False  # a new baud rate has brought no packet yet
         self._baud = packets.DEFAULT_BAUD
         self._repeatable = None  # (seq, type, answer) of the last request, if it was a call
@@ -81,6 +83,7 @@ class Link:
                 return False
             self._heard_ms = ticks_ms()
             self._trial = False
+            self._strange_bytes = 0
             self._answer(*found)
             self._heard_ms = ticks_ms()
             return True
@@ -113,7 +116,12 @@ class Link:
     def _expire(self):
         """Forgets a host that is silent, and a baud rate at which nothing arrives."""
         silent_ms = ticks_diff(ticks_ms(), self._heard_ms)
-        limit_ms = packets.BAUD_TRIAL_MS if self._trial else packets.SESSION_MS
+        if self._trial:
+            limit_ms = packets.BAUD_TRIAL_MS
+        elif self._baud != packets.DEFAULT_BAUD and self._strange_bytes > _STRANGE_BYTES:
+            limit_ms = packets.STRANGE_MS
+        else:
+            limit_ms = packets.SESSION_MS
         if self.in_session and silent_ms > limit_ms:
             self.close()
 
@@ -126,7 +134,7 @@ class Link:
             return None
         kind, seq, length, _, crc = found
         body = self._view[packets.HEADER_BYTES : packets.HEADER_BYTES + packets.body_bytes(length)]
-        if not self._take(body, _BYTE_TIMEOUT_MS) or not packets.intact(body, length, crc):
+        if not self._take(body, _PIECE_TIMEOUT_MS) or not packets.intact(body, length, crc):
             if kind == packets.WRITE and self.in_session:
                 self._send_offset(packets.AGAIN, seq, self._files.length)
             return None
@@ -137,7 +145,6 @@ class Link:
         for _ in range(_HUNTED_BYTES):
             if not self._take(self._view[self._have : self._have + 1], timeout_ms):
                 return None
-            timeout_ms = _BYTE_TIMEOUT_MS
             self._have += 1
             while self._have and not self._may_be_header():
                 self._have -= 1
@@ -146,6 +153,7 @@ class Link:
             if self._have == packets.HEADER_BYTES:
                 self._have = 0
                 return packets.header(self._buffer)
+            timeout_ms = _PIECE_TIMEOUT_MS if self._have else 0
         return None
 
     def _may_be_header(self):
@@ -163,6 +171,7 @@ class Link:
             part = view[start : start + self._piece_bytes]
             n = self._console.read(part, timeout_ms)
             self._taken = (self._taken + n) & 0xFFFF
+            self._strange_bytes += n
             if self.in_session and (self._taken - self._credited) & 0xFFFF >= self._piece_bytes:
                 self._send_short(packets.CREDIT, 0, 0)
             if n < len(part):

@@ -1,17 +1,20 @@
 """Installed as /main.py: what a board does when it gets power."""
 
+import gc
+
 from unplay_device import boards
 from unplay_device.app import App, read_settings
 from unplay_device.console import Console
-from unplay_device.files import Files
 from unplay_device.link import Link
 from unplay_device.store import Store
 
+# Garbage is collected early, so that small things that stay don't spread over all of the memory.
+gc.threshold(8192)
 flash = Store("")
 settings, complaint = read_settings(flash)
 app = App(boards.find(settings["board"]), flash, settings)
 if complaint:
     app.say(complaint)
 console = Console()
-link = Link(console, Files(app.files_root), app, credit_bytes=app.board.CREDIT_BYTES, bauds=app.board.BAUDS)
+link = Link(console, app.files, app, credit_bytes=app.board.CREDIT_BYTES, bauds=app.board.BAUDS)
 app.run(link)

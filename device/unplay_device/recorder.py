@@ -28,6 +28,9 @@ LEAST_SECONDS = 10
 AROUND_SECONDS = 4
 """Markers and silence around a reference."""
 
+UNKNOWN = -(1 << 29)
+"""Position of what is heard before the marker has told: silence for long."""
+
 HALF_PERIOD = marker.PERIOD // 2
 
 IDLE, MARKER, RECORDING, CLOSING = "idle", "marker", "recording", "closing"
@@ -49,7 +52,7 @@ class Recorder:
         self.microphone, self.played, self.left, self.silence = (
             array("h", bytes(2 * self.n)) for _ in range(4)
         )
-        self.files = []
+        self.session, self.files = None, []
         self.state = IDLE
 
     def begin(self, store, reference, seconds, facts):
@@ -68,8 +71,9 @@ class Recorder:
         if self.cancels:
             self.canceller.restart()
         if reference is not None:
-            reader = self._reader(-REFERENCE_AT_SAMPLES)
-            self.programme = Programme(kernels, reader, self.settings["marker_q15"], not seconds)
+            reader, level = self._reader(-REFERENCE_AT_SAMPLES), self.settings["marker_q15"]
+            self.programme = Programme(kernels, reader, level, not seconds)
+            self.heard = self._reader(UNKNOWN)
             self._listen(marker.PERIODS, marker.LISTENING_PERIODS, 0)
         self.session = store.new_session(self._facts(), self.cancels)
         self.audio.start()
@@ -86,11 +90,11 @@ class Recorder:
         return seconds * 2 * self.rate_hz * (2 if self.cancels else 1)
 
     def _reset(self, seconds):
-        self.heard = ReferenceReader(None, 0, 0, self.silence)
+        self.heard = None
         self.programme = self.arrival = self.ended = None
         self.listens = False
         self.stop_after = -(-seconds * self.rate_hz // self.n) if seconds else None
-        self.files = []
+        self.session, self.files = None, []
         self.blocks = self.loudest = 0
         self.before = self.after = 1
 
@@ -100,11 +104,13 @@ class Recorder:
         facts["rate_hz"] = self.rate_hz
         facts["reference"] = self.reference
         facts["canceller"] = self.cancelling if self.cancels else None
-        for name in ("start_offset", "reference_delay", "canceller_delay", "slip"):
+        for name in ("start_offset", "reference_delay", "canceller_delay", "end_marker_at", "slip"):
             facts[name + "_samples"] = None
-        for name in ("clipped_samples", "late_blocks", "slips", "missing_samples"):
+        for name in ("clipped_samples", "late_blocks", "slips", "dropped_frames"):
             facts[name] = 0
         facts["late"] = []
+        facts["reference_at_samples"] = REFERENCE_AT_SAMPLES
+        facts["reference_played_samples"] = self.reference["samples"] if self.reference else 0
         return facts
 
     def _listen(self, n_periods, n_listening, wait):
@@ -189,7 +195,7 @@ class Recorder:
         facts["marker_quality"] = arrival.quality
         facts["reference_delay_samples"] = delay
         facts["canceller_delay_samples"] = delay - LEAD_SAMPLES
-        self.heard = self._reader(self.blocks * self.n - delay + LEAD_SAMPLES)
+        self.heard.go_to(self.blocks * self.n - delay + LEAD_SAMPLES)
         self.session.note()
 
     def _look_ahead(self):
@@ -217,12 +223,18 @@ class Recorder:
         facts = self.facts
         facts["frames"] = self.blocks * self.n
         facts["slips"] = self.pace.slips
-        facts["missing_samples"] = self.pace.missing_us * self.rate_hz // 1000000
+        facts["dropped_frames"] = self.pace.missing_us * self.rate_hz // 1000000
         if self.programme is not None:
             facts["reference_played_samples"] = self.programme.reference.n_samples
+            if self.programme.position > self.programme.end_at:
+                facts["end_marker_at_samples"] = self.programme.end_at
         self.session.finish(self.ended or "length")
+        self._close_references()
+
+    def _close_references(self):
         for file in self.files:
             file.close()
+        self.files = []
 
     def listen(self, n_blocks):
         """Hear so many blocks while silence plays, for a test. Returns what they were like.
@@ -247,8 +259,9 @@ class Recorder:
         """Close what can be closed after a failure; what was flushed stays, ended by "power"."""
         self.state = IDLE
         self.audio.stop()
-        for file in self.files:
-            file.close()
+        if self.session is not None:
+            self.session.close()
+        self._close_references()
 
     def status(self):
         """What a host sees live. peak: bits collected of the loudest sample since the last status. before, after:

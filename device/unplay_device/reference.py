@@ -16,17 +16,19 @@ NEVER = 1 << 29
 class ReferenceReader:
     """Blocks of a reference, zero before and after it.
 
-    file: 16-bit samples, mono, little-endian, or None. position: of the next block's first sample, counted
-    from the reference's first; may be negative.
+    file: 16-bit samples, mono, little-endian; nobody else reads it: on FAT going back in a long file is
+    slow. position: of the next block's first sample, counted from the reference's first; may be negative.
     """
 
     def __init__(self, file, n_samples, position, silence):
         self.file = file
         self.n_samples = n_samples
-        self.position = position
         self.silence = silence
-        if file is not None and position > 0:
-            file.seek(SAMPLE_BYTES * position)
+        self.go_to(position)
+
+    def go_to(self, position):
+        self.position = position
+        self.file.seek(SAMPLE_BYTES * max(position, 0))
 
     def fill(self, out):
         """The next len(out) samples. `silence`: as many zeros."""

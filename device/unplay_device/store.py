@@ -207,11 +207,14 @@ class Session:
             self.residual.flush()
         self.flushed_ms = time.ticks_ms()
 
-    def finish(self, ended):
-        """Close the files; the sidecar says how it ended."""
+    def close(self):
         self.microphone.close()
         if self.residual is not None:
             self.residual.close()
+
+    def finish(self, ended):
+        """Close the files; the sidecar says how it ended."""
+        self.close()
         self.facts["ended"] = ended
         self.note()
 

@@ -3,6 +3,7 @@
     LIBRARY/DEVICE/ID/   session.json     what the device knew (format 1), as it wrote it
                          mic.flac         the recording
                          residual.flac    what the device's own canceller left, if it ran
+                         played.flac      markers and reference, as the device played them
                          near_end.flac  removed.flac  log.json  report.html      after cleaning
     LIBRARY/references/NAME.flac          what was played
 
@@ -35,9 +36,9 @@ Pcm = NDArray[np.int16]
 
 FORMAT = 1
 REFERENCES = "references"
-RECORDED = ("mic.flac", "residual.flac")
+RECORDED = ("mic.flac", "residual.flac", "played.flac")
 CLEANED = ("near_end.flac", "removed.flac", "log.json", "report.html")
-ENDED_WELL = ("length", "button")
+ENDED_WELL = ("length", "button", "link")
 PIECE = 1 << 20
 """Samples written at a time."""
 
@@ -153,9 +154,17 @@ class Library:
         return (self._folder(device, id) / "session.json").is_file()
 
     def add(
-        self, device: str, id: str, session: Mapping[str, Any], mic: Pcm, residual: Pcm | None = None
+        self,
+        device: str,
+        id: str,
+        session: Mapping[str, Any],
+        mic: Pcm,
+        residual: Pcm | None = None,
+        played: Pcm | None = None,
     ) -> Session:
         """Store a session: its session.json, and its sounds (n_samples,) at its rate_hz.
+
+        played: all that was played, markers and reference; else the reference alone is looked for.
 
         Raises BadInputError where it is there already or is not of a format that is known here.
         """
@@ -164,7 +173,7 @@ class Library:
         if self.has(device, id):
             raise BadInputError(f"{folder} exists already: remove it first.")
         with _NewFolder(folder) as new:
-            for name, sound in zip(RECORDED, (mic, residual), strict=True):
+            for name, sound in zip(RECORDED, (mic, residual, played), strict=True):
                 if sound is not None:
                     _write_flac(new / name, sound, session["rate_hz"])
             text = json.dumps(dict(session), indent=2, ensure_ascii=False, allow_nan=False)
@@ -200,9 +209,10 @@ class Library:
         if session.problem is not None:
             raise BadInputError(session.problem)
         outputs = {name: session.folder / name for name in CLEANED}
+        played = session.folder / "played.flac"
         try:
             return clean(
-                self.reference(session),
+                played if played.exists() else self.reference(session),
                 session.folder / "mic.flac",
                 outputs["near_end.flac"],
                 removed=outputs["removed.flac"],
@@ -210,7 +220,7 @@ class Library:
                 log=outputs["log.json"],
                 method=method,
                 warp=False,
-                alignment=known_alignment(session.facts),
+                alignment=known_alignment(session.facts, played.exists()),
                 force=True,
                 progress=progress,
             )
@@ -281,14 +291,17 @@ class Library:
         return Session(device, id, folder, facts, log)
 
 
-def known_alignment(facts: Mapping[str, Any]) -> Alignment | None:
+def known_alignment(facts: Mapping[str, Any], with_markers: bool = False) -> Alignment | None:
     """Where the reference plays in a session, as the device knows; None where it doesn't.
 
-    One clock: recording sample n carries reference sample n − reference_delay_samples.
+    One clock: recording sample n carries reference sample n − reference_delay_samples; or, with_markers, sample
+    n − start_offset_samples of all that was played.
     """
     from unplay.removal.alignment import Alignment, Stretch
 
     delay, n_played = facts["reference_delay_samples"], facts["reference_played_samples"]
+    if with_markers:
+        delay, n_played = facts["start_offset_samples"], facts["frames"]
     if delay is None or facts["slip_samples"] or facts["dropped_frames"]:
         return None
     start, stop = max(0, delay), min(facts["frames"], delay + n_played)

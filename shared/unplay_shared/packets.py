@@ -26,6 +26,7 @@ OFFSET_BYTES = 4  # a u32 file offset at the start of WRITE's, READ's, ACK's, AG
 DEFAULT_BAUD = 115200
 SESSION_MS = 10000  # the device forgets a host that says nothing for so long
 BAUD_TRIAL_MS = 1000  # and a new baud rate that brings no packet
+STRANGE_MS = 2000  # and a raised one at which there are bytes but no packets: the host is back at the first
 FILLER = 0  # what ends a packet that lost bytes on its way
 
 # Types are no control characters: a prompt that happens to read HELLO must not act on it.

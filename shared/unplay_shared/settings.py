@@ -22,6 +22,7 @@ CANCELLER = (
 
 DEVICE = (
     ("board", "", None, "", "file of the board's wires; empty: found out"),
+    ("name", "", None, "", "of the device, for people; empty: its number"),
     ("reference", "", None, "", "what the button plays; empty: it records without playing"),
     ("seconds", "s", (0, 86400), 0, "longest recording; 0: to the reference's end, or till it is stopped"),
     ("storage", "", ["sd", "flash"], "sd", "where references and sessions are"),

@@ -22,7 +22,7 @@ PROGRAM = Path(__file__).with_name("serial_program.py")
 class SerialDevice:
     """`files` is its storage, `line` its line; when the process ends, it starts again, as a board does.
 
-    options: keyword arguments of unplay_device.link.Link.
+    options: keyword arguments of unplay_device.link.Link. follows_baud: whether its UART can change its rate.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class SerialDevice:
         self._micropython = micropython
         self._options = options
         self._closing = False
+        self.follows_baud = True
         self.files = files
         self.starts = 0
         files.mkdir(exist_ok=True)
@@ -59,9 +60,9 @@ class SerialDevice:
         tty.setraw(theirs)
         self._asks, ask = os.pipe()
         answer, self._answers = os.pipe()
+        arguments = [str(self.files), str(ask), str(answer), json.dumps(self._options)]
         self.process = subprocess.Popen(
-            [self._micropython, "-X", "heapsize=160K", "-i", str(PROGRAM)]
-            + [str(self.files), str(ask), str(answer), json.dumps(self._options)],
+            [self._micropython, "-X", "heapsize=160K", "-i", str(PROGRAM), *arguments],
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
@@ -95,7 +96,7 @@ class SerialDevice:
                 word, value = request.split()
                 if word == b"interrupt":
                     self.line.keyboard_interrupt = int(value) > 0
-                else:
+                elif self.follows_baud:
                     self.line.baud = int(value)
                 with contextlib.suppress(BrokenPipeError):
                     answers.write(b"\n")

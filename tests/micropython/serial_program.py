@@ -1,7 +1,7 @@
-"""The link with a stub of an application, for MicroPython: FOLDER ASK_FD ANSWER_FD OPTIONS (see serial_device.py)."""
+"""The link with a stub of an application. MicroPython runs it for serial_device.py, with four arguments."""
 
-import sys
 import json
+import sys
 
 from unplay_device.console import Console
 from unplay_device.files import Files
@@ -31,7 +31,6 @@ class Application:
         self.started = 0
         self.settings = {"seconds": 60}
         self.unix_s = 0
-        self.link = None
 
     def info(self):
         return {"board": "unix", "unplay": "0.1.0", "device": "00ff"}
@@ -66,13 +65,13 @@ class Application:
         return self.settings
 
     def selftest(self):
-        return {"ok": 1 // (self.settings["seconds"])}  # 0 seconds: a bug
+        return {"ok": 1 // self.settings["seconds"]}  # 0 is a bug
 
     def set_time(self, unix_s):
         self.unix_s = unix_s
 
     def log(self):
-        return ["line %d, the clock is at %d" % (i, self.unix_s) for i in range(200)]
+        return ["line " + str(i) + ", at " + str(self.unix_s) for i in range(200)]
 
     def set_baud(self, rate):
         self.outside("baud", rate)
@@ -84,7 +83,6 @@ def main(folder, ask_fd, answer_fd, options):
     application = Application(outside)
     console = Console(keyboard_interrupt=lambda character: outside("interrupt", character), blocks=True)
     link = Link(console, Files(lambda: folder), application, **json.loads(options))
-    application.link = link
     console.interrupt(True)
     while True:
         link.poll(20)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from unplay.board.faults import RefusedError
 from unplay.board.link import DeviceLink
-from unplay.board.references import Reference, make_reference
+from unplay.board.references import Reference, make_reference, push
 from unplay.metrics import si_sdr_db
 from unplay.removal.canceller import cancel
 from unplay.virtual.device import VirtualDevice
@@ -41,14 +41,6 @@ def song(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     path = tmp_path_factory.mktemp("song") / "song.wav"
     soundfile.write(path, make_scene(1, reference_s=6.0, duration_s=6.0).reference, 16_000)
     return make_reference(path)
-
-
-def push(link: DeviceLink, reference: Reference, folder: Path) -> None:
-    pcm, sidecar = folder / "reference.pcm", folder / "reference.json"
-    reference.pcm.astype("<i2").tofile(pcm)
-    sidecar.write_text(reference.sidecar())
-    link.put(pcm, f"references/{reference.name}.pcm")
-    link.put(sidecar, f"references/{reference.name}.json")
 
 
 def wait(link: DeviceLink) -> None:
@@ -81,7 +73,7 @@ def expected_residual(session: dict[str, Any], microphone: NDArray, reference: R
 def test_a_session_by_the_button(new_device: NewDevice, song: Reference, tmp_path: Path):
     """The song is played and recorded; what the canceller left is, bit for bit, what the host would leave."""
     with new_device() as device, DeviceLink(device.port) as link:
-        push(link, song, tmp_path)
+        push(link, song, select=False)
         link.config_set({"reference": "song"})
         device.press()
         while link.call("status")["state"] == "idle":
@@ -97,11 +89,14 @@ def test_a_session_by_the_button(new_device: NewDevice, song: Reference, tmp_pat
     assert (session["slip_samples"], session["slips"], session["late_blocks"]) == (0, 0, 0)
     assert np.array_equal(residual, expected_residual(session, microphone, song))
     truth = device.streams.truth(len(microphone))
-    heard = slice(session["reference_delay_samples"] + 32_000, session["reference_delay_samples"] + song.samples)
+    heard = slice(
+        session["reference_delay_samples"] + 32_000, session["reference_delay_samples"] + song.samples
+    )
     # A canceller that has two seconds to learn and a talker to learn beside: 6 dB is half of what it reached.
-    assert si_sdr_db(truth[heard], residual[heard].astype(float)) > si_sdr_db(
-        truth[heard], microphone[heard].astype(float)
-    ) + 6
+    assert (
+        si_sdr_db(truth[heard], residual[heard].astype(float))
+        > si_sdr_db(truth[heard], microphone[heard].astype(float)) + 6
+    )
 
 
 def test_a_hundred_start_offsets(new_device: NewDevice, song: Reference, tmp_path: Path):
@@ -112,7 +107,7 @@ def test_a_hundred_start_offsets(new_device: NewDevice, song: Reference, tmp_pat
         talker=TalkerSetup(level_db=-40.0, start_s=0.0),
     )
     with new_device(setup) as device, DeviceLink(device.port) as link:
-        push(link, song, tmp_path)
+        push(link, song, select=False)
         found, true = [], []
         for _ in range(100):
             name = link.record({"reference": "song", "seconds": 3})["id"]
@@ -125,18 +120,16 @@ def test_a_hundred_start_offsets(new_device: NewDevice, song: Reference, tmp_pat
     assert found == true
 
 
-def test_stalls_cost_the_canceller_not_the_recording(
-    new_device: NewDevice, song: Reference, tmp_path: Path
-):
+def test_stalls_cost_the_canceller_not_the_recording(new_device: NewDevice, song: Reference, tmp_path: Path):
     """A card that is busy for 250 ms: blocks come late, none is lost."""
     setup = Setup(card=replace(CARD, stalls=[[3.0, 250], [4.5, 250], [7.0, 250]]))
     with new_device(setup) as device, DeviceLink(device.port) as link:
-        push(link, song, tmp_path)
+        push(link, song, select=False)
         name = link.record({"reference": "song"})["id"]
         wait(link)
         session, microphone, residual = pull(link, name, tmp_path)
     assert device.streams.dropped_frames == device.streams.underrun_frames == 0
-    assert (session["slip_samples"], session["slips"], session["missing_samples"]) == (0, 0, 0)
+    assert (session["slip_samples"], session["slips"], session["dropped_frames"]) == (0, 0, 0)
     assert session["late_blocks"] == len(session["late"]) > 0
     assert np.array_equal(residual, expected_residual(session, microphone, song))
 
@@ -145,21 +138,23 @@ def test_lost_samples_are_noticed(new_device: NewDevice, song: Reference, tmp_pa
     """A stall that no ring survives: how many samples are missing, and how far sound and recording are apart."""
     setup = Setup(card=replace(CARD, stalls=[[4.0, 600]]))
     with new_device(setup) as device, DeviceLink(device.port) as link:
-        push(link, song, tmp_path)
+        push(link, song, select=False)
         name = link.record({"reference": "song"})["id"]
         wait(link)
         session, microphone, residual = pull(link, name, tmp_path)
     streams = device.streams
     assert streams.dropped_frames > 0
     assert session["slips"] == 1
-    assert session["missing_samples"] == pytest.approx(streams.dropped_frames, abs=16)  # ticks are rounded
+    assert session["dropped_frames"] == pytest.approx(streams.dropped_frames, abs=16)  # ticks are rounded
     assert session["slip_samples"] == streams.underrun_frames - streams.dropped_frames
     assert np.array_equal(residual, expected_residual(session, microphone, song))
 
 
 def test_only_the_near_end(new_device: NewDevice, tmp_path: Path):
     """Without a reference nothing is played, no residual is written, the recording is the room, to the bit."""
-    setup = Setup(card=CARD, talker=TalkerSetup(level_db=-30.0, start_s=0.5), noise=NoiseSetup(level_db=-200.0))
+    setup = Setup(
+        card=CARD, talker=TalkerSetup(level_db=-30.0, start_s=0.5), noise=NoiseSetup(level_db=-200.0)
+    )
     with new_device(setup) as device, DeviceLink(device.port) as link:
         name = link.record({"reference": "", "seconds": 4})["id"]
         wait(link)
@@ -176,7 +171,7 @@ def test_only_the_near_end(new_device: NewDevice, tmp_path: Path):
 def test_stopped_in_the_middle(new_device: NewDevice, song: Reference, tmp_path: Path):
     """The second marker comes after a cut reference, too; the sidecar says how much was played."""
     with new_device() as device, DeviceLink(device.port) as link:
-        push(link, song, tmp_path)
+        push(link, song, select=False)
         name = link.record({"reference": "song"})["id"]
         while link.call("status")["samples"] < 80_000:
             time.sleep(0.01)
@@ -204,13 +199,13 @@ def test_refusals(new_device: NewDevice, song: Reference, tmp_path: Path):
             with pytest.raises(RefusedError) as refused:
                 call()
             assert refused.value.code == code
-        push(link, song, tmp_path)
+        push(link, song, select=False)
         link.record({"reference": "song"})
         for call in (
             lambda: link.record({"reference": "song"}),
             lambda: link.config_set({"seconds": 5}),
             link.selftest,
-            lambda: push(link, song, tmp_path),
+            lambda: push(link, song, select=False),
         ):
             with pytest.raises(RefusedError) as refused:
                 call()

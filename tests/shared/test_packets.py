@@ -59,9 +59,10 @@ def test_a_prompt_ignores_hello():
 
 
 def test_versions_are_read():
-    kind, _, taken, payload = parsed(packets.hello())
-    assert (kind, taken) == (packets.HELLO, 0)
-    assert packets.version_of(payload) == (packets.MAJOR, packets.MINOR)
+    found = parsed(packets.hello())
+    assert found is not None
+    assert found[0] == packets.HELLO
+    assert packets.version_of(found[3]) == (packets.MAJOR, packets.MINOR)
     assert packets.version_of(b"unplay 12.34") == (12, 34)
     for text in (b"", b"unplay", b"unplay x", b"unplay 1", b"unplay 1.x", b"other 1.0", b"\xff\xfe 1.0"):
         assert packets.version_of(text) is None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from unplay.board.faults import NoAnswerError, RefusedError
+from unplay.board.faults import NoAnswerError, OtherVersionError, RefusedError
 from unplay.board.ports import Port
 from unplay_shared import packets
 
@@ -22,12 +22,13 @@ class Packet(NamedTuple):
     taken: int
     payload: bytes
 
-    def json(self) -> Any:
-        """The payload's value; {} where it is no JSON."""
+    def json(self) -> dict[str, Any]:
+        """The payload's dict; {} where it is none."""
         try:
-            return json.loads(self.payload)
-        except ValueError:
+            value = json.loads(self.payload)
+        except (ValueError, RecursionError):
             return {}
+        return value if isinstance(value, dict) else {}
 
     def offset(self) -> int:
         return int.from_bytes(self.payload[: packets.OFFSET_BYTES], "little")
@@ -194,7 +195,7 @@ class Channel:
             self._arrived.append(packet)
 
     def _settle(self, seq: int) -> int | None:
-        """Where packet seq ended, if it had no answer yet. The device keeps order: none before it gets one."""
+        """Where packet seq ended, if it had no answer yet; none before it will get one."""
         if seq not in self._ends:
             return None
         while next(iter(self._ends)) != seq:
@@ -233,4 +234,19 @@ def refused_or(answer: Packet) -> Packet:
     if answer.kind != packets.FAULT:
         return answer
     fault = answer.json()
-    raise RefusedError(fault.get("code", 0), fault.get("detail") or {})
+    code, detail = fault.get("code"), fault.get("detail")
+    raise RefusedError(code if isinstance(code, int) else 0, detail if isinstance(detail, dict) else {})
+
+
+_Value = TypeVar("_Value")
+
+
+def value(answer: dict[str, Any], key: str, kind: type[_Value]) -> _Value:
+    """An answer's value; raises OtherVersionError where it has none of that kind."""
+    found = answer.get(key)
+    if isinstance(found, kind):
+        return found
+    raise OtherVersionError(
+        f"the device's answer has {key} = {found!r} where {kind.__name__} was expected; its program and this "
+        "one do not fit: update unplay on this computer and, with `unplay device install`, on the device"
+    )

@@ -63,7 +63,7 @@ def _sentence(code: int, detail: dict[str, Any]) -> str:
     try:
         if template is not None:
             return template.format(**detail)
-    except (KeyError, IndexError):
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError):  # a newer device has other values
         pass
     return f"the device refuses with number {code} {detail}; it may be newer than this program"
 

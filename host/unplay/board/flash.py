@@ -58,9 +58,9 @@ def flash(
     return Flashed(str(path), firmware.chip, firmware.board, place, len(firmware.data), dry_run)
 
 
-def only_port() -> str:
-    """The only serial port on USB. Raises BadInputError for several, DeviceUnreachableError for none."""
-    ports = candidates()
+def only_port(ports: list[str] | None = None) -> str:
+    """The only serial port (on USB). Raises BadInputError for several, DeviceUnreachableError for none."""
+    ports = candidates() if ports is None else ports
     if len(ports) > 1:
         raise BadInputError(f"there are several serial ports: {' and '.join(ports)}; choose one with --port")
     if not ports:

@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from unplay.board.faults import NoAnswerError, TransferError
+from unplay.board.finding import virtual_ports
 from unplay.board.firmware import MAIN, VIRTUAL, build
+from unplay.board.flash import only_port
 from unplay.board.link import DeviceLink
+from unplay.board.ports import candidates
 from unplay.board.repl import Repl, open_repl
 from unplay.errors import BadInputError, DeviceUnreachableError
 
@@ -109,14 +112,15 @@ class Installed:
 
 
 def install(
-    port: str, *, board: str = "", dry_run: bool = False, progress: Progress = lambda *_: None
+    port: str | None, *, board: str = "", dry_run: bool = False, progress: Progress = lambda *_: None
 ) -> Installed:
-    """Bring the board at a serial port up to date, and start it. Settings stay.
+    """Bring the board at a serial port (None: the only one) up to date, and start it. Settings stay.
 
     New files are written beside the old ones, compared by their hash on the board, and only then renamed:
     a transfer that breaks off leaves what was there. board: for the settings of a new installation; empty:
     found out. Raises BadInputError for a board that cannot do it, DeviceUnreachableError for a bad line.
     """
+    port = port or only_port([*candidates(), *virtual_ports()])
     refuse_while_recording(port)
     with open_repl(port) as repl, tempfile.TemporaryDirectory() as folder:
         progress("looking at the board", 0.0)
@@ -255,3 +259,20 @@ def wait_for_start(port: str, patience_s: float = START_S) -> bool:
         except DeviceUnreachableError:
             time.sleep(0.2)
     return False
+
+
+def wait_for_prompt(port: str | None, patience_s: float = START_S) -> str:
+    """The port of a board that was just flashed, when MicroPython answers there.
+
+    port: None: the only one there is. Raises BadInputError, DeviceUnreachableError.
+    """
+    deadline_s = time.monotonic() + patience_s
+    while True:
+        try:
+            found = port or only_port()
+            with open_repl(found):
+                return found
+        except DeviceUnreachableError:
+            if time.monotonic() > deadline_s:
+                raise
+            time.sleep(0.5)

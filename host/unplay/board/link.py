@@ -12,15 +12,19 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from zlib import crc32
 
-from unplay.board.channel import LONGEST_PAYLOAD, Channel, Packet, StalledError
+from unplay.board.channel import LONGEST_PAYLOAD, Channel, Packet, StalledError, value
 from unplay.board.faults import NoAnswerError, OtherVersionError, RefusedError, TransferError
 from unplay.board.ports import Port, open_port
 from unplay.board.transfers import Download, Progress, Upload
+from unplay.errors import DeviceUnreachableError
 from unplay_shared import faults, packets
 
 _FRESH_S = 5.0  # after a longer silence the session is opened anew
 _KEEP_ALIVE_S = 3.0
 _HELLO_S = 0.2
+_SWITCH_S = 0.04  # the device waits, too, for its answer to leave
+_LEAST_CREDIT = 64  # bytes; less would not hold a call
+_LEAST_PACKET = 256
 _FILLER_BYTES = 1100  # as long as the packets of a device without flow control
 
 
@@ -38,6 +42,8 @@ class DeviceLink:
         self.port = open_port(port) if isinstance(port, str) else port
         self.channel = Channel(self.port)
         self.welcome: dict[str, Any] = {}
+        self.packet_bytes = _LEAST_PACKET
+        self.bauds: list[int] = []
         try:
             self.hello(patience_s)
             if raise_baud:
@@ -54,7 +60,7 @@ class DeviceLink:
 
     def close(self) -> None:
         """Says good-bye, so that the prompt is reachable at once, and closes the port."""
-        with contextlib.suppress(NoAnswerError, RefusedError, OSError):
+        with contextlib.suppress(DeviceUnreachableError):
             self.channel.request(packets.BYE, timeout_s=0.3, tries=2)
         self.port.close()
 
@@ -63,12 +69,8 @@ class DeviceLink:
     def hello(self, patience_s: float = 6.0) -> dict[str, Any]:
         """Opens the session; what the device says of itself: board, firmware, unplay, id, calls …"""
         deadline_s = time.monotonic() + patience_s
-        rates = [packets.DEFAULT_BAUD, *self.welcome.get("bauds", [921600])]
         attempt = 0
         while True:
-            if self.port.has_baud and attempt % 3 == 0:
-                # A device that was left at a faster rate goes back to the first one, but only after a while.
-                self._set_port_baud(rates[attempt // 3 % len(rates)])
             answer = self._hello_once(attempt)
             if answer is not None:
                 return self._welcomed(answer)
@@ -93,38 +95,44 @@ class DeviceLink:
     def _welcomed(self, answer: Packet) -> dict[str, Any]:
         said = answer.json()
         if answer.kind == packets.FAULT:
-            raise _other_version([said["detail"].get("major"), said["detail"].get("minor")])
-        if said.get("protocol", [0])[0] != packets.MAJOR:
-            raise _other_version(said.get("protocol", [0, 0]))
+            detail = value(said, "detail", dict)
+            raise _other_version([detail.get("major"), detail.get("minor")])
+        if value(said, "protocol", list)[:1] != [packets.MAJOR]:
+            raise _other_version(value(said, "protocol", list))
+        self.channel.credit_bytes = max(_LEAST_CREDIT, value(said, "credit", int))
+        self.packet_bytes = max(_LEAST_PACKET, min(LONGEST_PAYLOAD, value(said, "packet", int)))
+        self.bauds = [rate for rate in value(said, "bauds", list) if isinstance(rate, int)]
         self.welcome = said
-        self.channel.credit_bytes = said["credit"]
         return said
 
     def raise_baud(self) -> int:
         """Goes to the fastest rate of the device; back to the first one if nothing answers there."""
-        offered = [rate for rate in self.welcome.get("bauds", []) if rate > self.port.baud]
+        offered = [rate for rate in self.bauds if rate > self.port.baud]
         if not self.port.has_baud or not offered:
             return self.port.baud
         self.call("set_baud", rate=max(offered))
-        self._set_port_baud(max(offered))
-        time.sleep(2 * packets.BAUD_TRIAL_MS / 50 / 1000)  # the device waits, too, for its answer to leave
-        try:
-            self.channel.request(packets.PING, timeout_s=0.2, tries=3)
-        except NoAnswerError:
+        self.port.baud = max(offered)
+        time.sleep(_SWITCH_S)
+        if not self._answers():
             time.sleep(packets.BAUD_TRIAL_MS / 1000)
-            self._set_port_baud(packets.DEFAULT_BAUD)
+            self.port.baud = packets.DEFAULT_BAUD
             self.hello()
         return self.port.baud
 
-    def _set_port_baud(self, rate: int) -> None:
-        if self.port.baud != rate:
-            self.port.baud = rate
+    def _answers(self) -> bool:
+        """Whether the new rate works. Silent again before the device gives it up: garbled bytes can interrupt."""
+        for _ in range(4):
+            with contextlib.suppress(StalledError):
+                seq = self.channel.send(packets.PING)
+                if self.channel.answer_to(seq, packets.BAUD_TRIAL_MS / 1000 / 8) is not None:
+                    return True
+        return False
 
     def call(self, do: str, /, timeout_s: float = 0.15, tries: int = 6, **arguments: Any) -> dict[str, Any]:
         """Calls the device by name; its answer. timeout_s: see Channel.request."""
         self._refresh()
         request = json.dumps({"do": do, **arguments}, separators=(",", ":")).encode()
-        if len(request) > self.welcome["packet"]:
+        if len(request) > self.packet_bytes:
             raise RefusedError(faults.BAD_ARGUMENT, {"name": do, "value": f"{len(request)} bytes"})
         try:
             return self.channel.request(packets.CALL, request, timeout_s, tries).json()
@@ -148,16 +156,26 @@ class DeviceLink:
             sha256 = _sha256_of(file)
             if self._has(name, size, sha256):
                 return False
-            there = self.call("begin", name=name, size=size, sha256=sha256)["length"]
+            there = self._begin(name, size, sha256)
             if there and not self._same_start(file, there):
-                there = self.call("begin", name=name, size=size, sha256=sha256, restart=True)["length"]
-            Upload(self.channel, file, size, self.welcome["packet"], progress).run(there)
+                there = self._begin(name, size, sha256, restart=True)
+            Upload(self.channel, file, size, self.packet_bytes, progress).run(there)
         self.call("commit", timeout_s=2.0)
         return True
 
+    def _begin(self, name: str, size: int, sha256: str, **options: bool) -> int:
+        """Opens the file on the device for writing; how much of it is there."""
+        return min(
+            size, value(self.call("begin", name=name, size=size, sha256=sha256, **options), "length", int)
+        )
+
+    def _open(self, name: str) -> int:
+        """Opens the file on the device for reading; its size."""
+        return value(self.call("open", name=name), "size", int)
+
     def _has(self, name: str, size: int, sha256: str) -> bool:
         try:
-            return self.call("open", name=name)["size"] == size and self._digest(size)["sha256"] == sha256
+            return self._open(name) == size and self._digest(size)["sha256"] == sha256
         except RefusedError as error:
             if error.code != faults.NOT_FOUND:
                 raise
@@ -165,9 +183,14 @@ class DeviceLink:
 
     def _digest(self, length: int) -> dict[str, Any]:
         """CRC-32 and, of a whole file, SHA-256 of the open one; it takes the device a few calls."""
-        while (answer := self.call("digest"))["hashed"] < length:
-            pass
-        return answer
+        hashed = -1
+        while True:
+            answer = self.call("digest")
+            before, hashed = hashed, value(answer, "hashed", int)
+            if hashed >= length:
+                return answer
+            if hashed <= before:
+                raise TransferError("the device cannot read its own file to the end; is its card failing?")
 
     def _same_start(self, file: BinaryIO, length: int) -> bool:
         return self._digest(length)["crc32"] == _crc32_of(file, length)
@@ -176,7 +199,7 @@ class DeviceLink:
         """Downloads a file, whole and verified or not at all; goes on where an earlier one broke off."""
         part = Path(f"{os.fspath(path)}.part")
         for _ in range(2):
-            size = self.call("open", name=name)["size"]
+            size = self._open(name)
             if self._fetch(part, size, progress):
                 os.replace(part, path)
                 return
@@ -188,20 +211,20 @@ class DeviceLink:
         with open(part, "r+b") as file:
             there = min(size, part.stat().st_size)
             file.truncate(there)
-            Download(self.channel, file, size, self.welcome["packet"], progress).run(there)
+            Download(self.channel, file, size, self.packet_bytes, progress).run(there)
             sha256 = _sha256_of(file)
         return self._digest(size)["sha256"] == sha256
 
     def ls(self) -> dict[str, int]:
         """All files on the device: name and bytes."""
-        return dict(self._pages("ls", "files"))
+        return {str(name): int(size) for name, size in self._pages("ls", "files")}
 
     def _pages(self, call: str, key: str) -> Iterator[Any]:
         start: int | None = 0
         while start is not None:
             answer = self.call(call, start=start)
-            yield from answer[key]
-            start = answer["next"]
+            yield from value(answer, key, list)
+            start = value(answer, "next", int) if answer.get("next") is not None else None
 
     def rm(self, name: str) -> None:
         """Removes a file, or sessions/ID with all in it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unplay.audio import AudioReader
+from unplay.board.link import DeviceLink, Progress
 from unplay.errors import BadInputError
 
 RATE_HZ = 16_000
@@ -66,6 +68,22 @@ def make_reference(path: Path, name: str | None = None, *, keep_level: bool = Fa
         source_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         pcm=pcm,
     )
+
+
+def push(link: DeviceLink, reference: Reference, progress: Progress | None = None, *, select: bool = True) -> bool:
+    """Send a reference and its sidecar; False where the device had it already.
+
+    select: the button plays it from now on. Raises DeviceUnreachableError.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        pcm, sidecar = Path(folder) / "reference.pcm", Path(folder) / "reference.json"
+        pcm.write_bytes(reference.pcm.astype("<i2").tobytes())
+        sidecar.write_text(reference.sidecar(), "utf-8")
+        new = link.put(pcm, f"references/{reference.name}.pcm", progress)
+        link.put(sidecar, f"references/{reference.name}.json")
+    if select:
+        link.config_set({"reference": reference.name})
+    return new
 
 
 def clean_name(name: str) -> str:

@@ -18,7 +18,7 @@ Progress = Callable[[int, int], None]
 _FAILURES = 30  # in a row, without one byte of progress
 _READS = 4  # under way at a time: the line is never idle, and their requests fit any credit
 _LEAST_BYTES = 240  # of a packet on a bad line: 7 % are its frame
-_GROWTH = 12  # packets in a row that arrive, until they get longer
+_GROWTH = 24  # packets in a row that arrive, until they get longer
 _PATIENCE_S = 0.2  # beyond what the line needs: the device stores a packet, or reads one from its card
 
 
@@ -120,7 +120,7 @@ class Upload(_Transfer):
         elif answer.kind == packets.AGAIN and answer.seq in self._under_way:
             # Answers to what was under way behind it say the same, and are not heeded.
             self._hit()
-            self._done = answer.offset()
+            self._done = min(answer.offset(), self._next)
             self._start_again()
 
     def _start_again(self) -> None:
@@ -162,7 +162,7 @@ class Download(_Transfer):
 
     def _account(self, answer: Packet) -> None:
         refused_or(answer)
-        if answer.kind != packets.DATA or answer.seq not in self._asked:
+        if answer.kind != packets.DATA or self._asked.get(answer.seq, (None, 0))[0] != answer.offset():
             return
         while True:  # the device answers in order: what was asked before this has been lost
             seq, (offset, length) = self._asked.popitem(last=False)

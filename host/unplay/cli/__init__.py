@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import unplay
-from unplay.cli import batch, canceller, clean, compare, demo, sessions
+from unplay.cli import batch, canceller, clean, compare, demo, device, sessions, sync, virtual_device
 from unplay.errors import BadInputError, UnplayError
 
 app = typer.Typer(
@@ -22,7 +22,10 @@ app.command("compare")(compare.compare)
 app.command("batch")(batch.batch)
 app.command("demo")(demo.demo)
 app.command("canceller")(canceller.canceller)
+app.add_typer(device.app, name="device")
+app.command("sync")(sync.sync)
 app.add_typer(sessions.app, name="sessions")
+app.command("virtual-device")(virtual_device.virtual_device)
 
 
 def _print_version(wanted: bool) -> None:

@@ -16,46 +16,40 @@ if TYPE_CHECKING:
 
 def demo(
     folder: Annotated[
-        Path, typer.Option(metavar="DIR", help="Where to put the sounds; made if it is not there.")
+        Path, typer.Option(metavar="DIR", help="Where to put everything; made if it is not there.")
     ] = Path("unplay-demo"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON on stdout.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say what is found and decided.")] = False,
 ) -> None:
-    """Record a talker over music in a computed room, clean the recording, say how well that went.
+    """The whole story on a virtual device: install it, push a song, press its button while someone talks,
+
+    fetch the recording, take the song out of it, say how well that went.
 
     Example: unplay demo --folder listen
     """
     with printing.progress() as progress:
         from unplay.virtual import demonstration
 
-        figures, result = demonstration.run(folder, progress)
+        story = demonstration.run(folder, progress)
     if verbose:
-        printing.print_decisions(result)
+        printing.print_decisions(story.result)
     if as_json:
-        printing.print_json({"folder": str(folder), **asdict(figures), "log": result.log})
-    else:
-        printing.print_result(result)
-        print_figures(figures)
-        print(f"\nListen: {folder / 'recording.wav'}, then {folder / 'near_end.wav'};")
-        print(f"the talker alone, for comparison: {folder / 'true_near_end.wav'}")
+        figures = asdict(story.figures)
+        printing.print_json({"folder": str(folder), **figures, "log": story.result.log})
+        return
+    print_figures(story.figures)
+    print(f"\nListen: {folder / 'mic.wav'}, {folder / 'residual.wav'}, {folder / 'near_end.wav'};")
+    print(f"the talker alone, for comparison: {folder / 'talker.wav'}")
+    print(f"Look: {story.session.folder / 'report.html'}")
 
 
 def print_figures(figures: Figures) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table()
-    table.add_column("")
-    for heading in ("recording", "cleaned"):
-        table.add_column(heading, justify="right")
-    table.add_row(
-        "music beside the talker",
-        f"{figures.echo_to_talker_before_db:+.1f} dB",
-        f"{figures.echo_to_talker_after_db:+.1f} dB",
-    )
-    table.add_row(
-        "talker above the rest (SI-SDR)",
-        f"{figures.si_sdr_before_db:+.1f} dB",
-        f"{figures.si_sdr_after_db:+.1f} dB",
-    )
+    table = Table("", "talker above the rest (SI-SDR)")
+    table.columns[1].justify = "right"
+    table.add_row("the recording", f"{figures.recording_db:+.1f} dB")
+    table.add_row("what the device's canceller left while it recorded", f"{figures.on_device_db:+.1f} dB")
+    table.add_row("the recording, cleaned", f"{figures.cleaned_db:+.1f} dB")
     Console().print(table)

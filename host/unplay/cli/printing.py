@@ -27,6 +27,19 @@ def progress() -> Iterator[Callable[[str, float], None]]:
         yield lambda doing, share: bar.update(task, description=doing, completed=share)
 
 
+@contextmanager
+def live() -> Iterator[Callable[[str], None]]:
+    """A line on stderr that changes, where that is a terminal, else nothing."""
+    if not sys.stderr.isatty():
+        yield lambda text: None
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    with Live("", console=Console(stderr=True), transient=True) as line:
+        yield line.update
+
+
 def print_result(result: Result) -> None:
     """Where the outputs are and how the reference was found, in a few lines."""
     alignment = result.alignment

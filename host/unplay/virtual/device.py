@@ -37,14 +37,19 @@ TICKS_US = (1 << 30) - 5_000_000
 """The counter at power-on: it wraps soon, as it does on a board after 18 minutes."""
 
 
+REBOOTED = b"\r\nMPY: soft reboot\r\n"
+RAW_PROMPT = b"\x01"
+
+
 class VirtualDevice:
     """A process of MicroPython with its files under `storage`, and the world around it.
 
         with VirtualDevice(Path("virtual"), setup) as device, DeviceLink(device.port) as link: …
 
     storage: a folder for flash.img and card.img, which stay. speed: how fast recordings go against real time;
-    None: as fast as can be. link: a path that shall lead to the serial port. on_write: is told (position, data)
-    of every write before the card, or without a card the flash, gets it.
+    None: as fast as can be. link: a path that shall lead to the serial port. keep_truth: remember what was
+    played and heard, about 250 kB a second. on_write: is told (position, data) of every write before the card,
+    or without a card the flash, gets it.
     """
 
     def __init__(
@@ -55,16 +60,17 @@ class VirtualDevice:
         name: str = "virtual-1",
         speed: float | None = None,
         link: Path | None = None,
+        keep_truth: bool = True,
         on_write: Callable[[int, bytes], None] | None = None,
     ) -> None:
         self.storage, self.setup, self.name = storage, setup or Setup(), name
-        self.streams = Streams(make_room(self.setup), speed=speed)
+        self.streams = Streams(make_room(self.setup), speed=speed, keep_truth=keep_truth)
         self.lights: list[tuple[int, int]] = []
         self._levels: dict[int, int] = {}
-        self._was_reset = False
         self._link, self._on_write = link, on_write
         self._process: subprocess.Popen[bytes] | None = None
         self._line: Line | None = None
+        self._resetting = False
 
     def __enter__(self) -> VirtualDevice:
         self.start()
@@ -141,16 +147,21 @@ class VirtualDevice:
             self._line.attach(ours, ours)
             os.close(self._serial)
         self._serial = ours
-        threading.Thread(target=self._serve, args=fifos, name="world", daemon=True).start()
+        threading.Thread(target=self._serve, args=[process, *fifos], name="world", daemon=True).start()
         self._watcher = threading.Thread(target=self._watch, args=[process], daemon=True)
         self._watcher.start()
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
-        """A program that ends is a soft reset: the prompt comes back, as on a board; `machine.reset` runs main.py."""
+        """A program that ends is a soft reset, which the raw prompt survives, or a reset that was asked for."""
         process.wait()
-        if self._process is process:
-            runs_main, self._was_reset = self._was_reset, False
-            self._spawn(runs_main)
+        if self._process is not process:
+            return
+        raw = self.line.raw_prompt and not self._resetting
+        self._resetting = False
+        self.line.say(REBOOTED)
+        self._spawn(runs_main=not raw)
+        if raw:
+            os.write(self._serial, RAW_PROMPT)
 
     def _interrupt(self) -> None:
         if self._process is not None:
@@ -158,16 +169,23 @@ class VirtualDevice:
 
     # The world, as the process asks for it: micropython/board.py is the other end
 
-    def _serve(self, requests: Path, answers: Path) -> None:
+    def _serve(self, process: subprocess.Popen[bytes], requests: Path, answers: Path) -> None:
         """Answer the process until it ends."""
         with open(requests, "rb") as incoming, open(answers, "wb", buffering=0) as outgoing:
             while len(head := incoming.read(HEAD.size)) == HEAD.size:
                 try:
-                    outgoing.write(self._answer(*HEAD.unpack(head), incoming.read))
+                    outgoing.write(self._answer(process, *HEAD.unpack(head), incoming.read))
                 except BrokenPipeError:
                     return
 
-    def _answer(self, letter: bytes, now_us: int, value: int, read: Callable[[int], bytes]) -> bytes:
+    def _answer(
+        self,
+        process: subprocess.Popen[bytes],
+        letter: bytes,
+        now_us: int,
+        value: int,
+        read: Callable[[int], bytes],
+    ) -> bytes:
         streams = self.streams
         if letter == b"S":
             costs = json.dumps(self._costs()).encode()
@@ -185,10 +203,11 @@ class VirtualDevice:
             streams.close(value == 1)
         elif letter == b"L":
             self.lights.append((now_us, value & 1))
+        elif letter == b"X":
+            self._resetting = True
+            process.kill()
         elif letter == b"B":
             self.line.baud = value if self.line.model.baud else 0
-        elif letter == b"X":
-            self._was_reset = True
         elif letter == b"K":
             self.line.keyboard_interrupt = value >= 0
         elif letter == b"J" and self._on_write is not None:

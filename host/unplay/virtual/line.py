@@ -142,7 +142,8 @@ class Line:
 
     process_in, process_out: file descriptors of the device's standard input (to write to; the master of a
     pseudo-terminal) and output (to read from; may be the same).
-    interrupt: called when Ctrl-C arrives while `keyboard_interrupt` is on and a program runs.
+    interrupt: called when Ctrl-C arrives while a program runs and `keyboard_interrupt` is on; the process's owner
+    keeps that as the process wants it.
     link: a symbolic link to the pseudo-terminal, which keeps its name when the plug is pulled and put in.
     """
 
@@ -157,6 +158,7 @@ class Line:
         self.model = model
         self.baud = model.baud
         self.dropped_bytes = 0
+        self.raw_prompt = False  # Ctrl-A came after Ctrl-B: programs, not people, use the prompt
         self._interrupt = interrupt
         self._link = link
         self._damage = _Damage(model)
@@ -204,6 +206,7 @@ class Line:
             self._process_in, self._process_out = process_in, process_out
             self._peer = fcntl.ioctl(process_in, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY)
             os.set_inheritable(self._peer, False)
+            self._mark()
             self._up.clear()
             self.keyboard_interrupt = True
 
@@ -231,22 +234,22 @@ class Line:
                 if self._link is not None:
                     self._link.unlink(missing_ok=True)
 
-    @property
-    def keyboard_interrupt(self) -> bool:
-        """Whether Ctrl-C interrupts; the process's owner keeps this as the process wants it."""
-        return self._keyboard_interrupt
-
-    @keyboard_interrupt.setter
-    def keyboard_interrupt(self, on: bool) -> None:
-        # MicroPython's prompt takes this flag away while it reads a line, in which Ctrl-C is a character.
-        self._keyboard_interrupt = on
-        with contextlib.suppress(termios.error):
-            attributes = termios.tcgetattr(self._peer)
-            attributes[3] = attributes[3] | termios.ISIG if on else attributes[3] & ~termios.ISIG
-            termios.tcsetattr(self._peer, termios.TCSANOW, attributes)
+    def _mark(self) -> None:
+        """Sets a flag that MicroPython's prompt takes away while it reads a line; it has no other effect."""
+        attributes = termios.tcgetattr(self._peer)
+        attributes[3] |= termios.ISIG
+        for character in (termios.VINTR, termios.VQUIT, termios.VSUSP):
+            attributes[6][character] = b"\0"
+        termios.tcsetattr(self._peer, termios.TCSANOW, attributes)
 
     def _interrupts(self) -> bool:
-        return self._keyboard_interrupt and bool(termios.tcgetattr(self._peer)[3] & termios.ISIG)
+        """Whether Ctrl-C interrupts; to the prompt it is a character like others."""
+        return self.keyboard_interrupt and bool(termios.tcgetattr(self._peer)[3] & termios.ISIG)
+
+    def say(self, data: bytes) -> None:
+        """Bytes to the host as if the device had sent them."""
+        with self._lock:
+            self._down.put(data, self.baud, self._damaged)
 
     # The thread
 
@@ -297,6 +300,8 @@ class Line:
             data = data[data.rindex(_CTRL_C) + 1 :]
             termios.tcflush(self._peer, termios.TCIFLUSH)
             self._interrupt()
+        if b"\x01" in data or b"\x02" in data:
+            self.raw_prompt = data.rfind(b"\x01") > data.rfind(b"\x02")
         if self.model.drops:
             room = self._free()
             self.dropped_bytes += max(0, len(data) - room)

@@ -136,7 +136,9 @@ def read(path: Path | None) -> Setup:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BadInputError(f"{path} is no scene: {error}. `unplay virtual-device --help` has one.") from error
+        raise BadInputError(
+            f"{path} is no scene: {error}. `unplay virtual-device --help` has one."
+        ) from error
     return from_table(table, path.parent)
 
 
@@ -168,7 +170,9 @@ def _section(name: str, values: Any) -> Any:
         raise BadInputError(f"{name} is {values!r} in a scene: write [{name}] and its values below it.")
     for key in values:
         if key not in allowed:
-            raise BadInputError(f"[{name}] of a scene has no {key}: choose from {', '.join(sorted(allowed))}.")
+            raise BadInputError(
+                f"[{name}] of a scene has no {key}: choose from {', '.join(sorted(allowed))}."
+            )
     return kind(**values)
 
 

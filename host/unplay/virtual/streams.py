@@ -25,13 +25,13 @@ Frames = NDArray[np.int32]
 class Streams:
     """The rings between a device and a room. Times are µs of the device; frames count from the first opening.
 
-    slot: which half of a frame the microphone answers in. forget: keep no truth, for long runs. speed: at most
+    slot: which half of a frame the microphone answers in. keep_truth: for `truth`. speed: at most
     so many times faster than the sound would take; None: as fast as it goes.
     """
 
     room: Room
     slot: int = 0
-    forget: bool = False
+    keep_truth: bool = True
     speed: float | None = None
     rate_hz: int = 0
     opened_us: int = 0
@@ -85,7 +85,7 @@ class Streams:
         if n > len(self.recorder):
             now_us = self._wait(n - len(self.recorder))
         frames, self.recorder = self.recorder[:n], self.recorder[n:]
-        if not self.forget:
+        if self.keep_truth:
             self.heard.append((self.recorder_first, n))
         self.recorder_first += n
         return now_us, frames.astype("<i4").tobytes()
@@ -110,7 +110,7 @@ class Streams:
         played = self._emit(n)
         microphone, near_end = self.room.hear(played, self.elapsed)
         self.elapsed += n
-        if not self.forget:
+        if self.keep_truth:
             self.near_end.append(near_end)
             self.played.append(played)
         if self.recorder is None:

@@ -35,7 +35,8 @@ def copy(source, target):
             copy(path, goal)
         else:
             with open(path, "rb") as original, open(goal, "wb") as written:
-                written.write(original.read())
+                while data := original.read(65536):
+                    written.write(data)
 
 
 kind, image, size, folder = sys.argv[1:5]
