@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from test_device import DIRECT_SAMPLES, expected_residual, pull, push, song, wait
+from test_device import DIRECT_SAMPLES, expected_residual, pull, song, wait
 
 from unplay.board.link import DeviceLink
-from unplay.board.references import Reference
+from unplay.board.references import Reference, push
 from unplay.metrics import si_sdr_db
 from unplay.virtual.device import VirtualDevice
 from unplay.virtual.setup import CardSetup, DeviceSetup, Setup
@@ -25,7 +25,7 @@ def test_a_session_on_a_pico(micropython: str, song: Reference, tmp_path: Path) 
     setup = Setup(device=DeviceSetup(board="pico", start_offset_samples=0, heap_kb=512), card=card)
     with VirtualDevice(tmp_path / "pico", setup) as device, DeviceLink(device.port) as link:
         assert link.call("info")["board"] == "pico"
-        push(link, song, tmp_path)
+        push(link, song)
         link.record({"reference": "song"})
         wait(link)
         (name,) = {file.split("/")[1] for file in link.ls() if file.startswith("sessions/")}

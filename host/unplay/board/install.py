@@ -32,6 +32,7 @@ FIRST_SETTINGS: dict[str, dict[str, Any]] = {"pico": {"block": 512, "tail_ms": 6
 ONE_I2S = ("ESP32C", "ESP32-C", "ESP32S2", "ESP32-S2", "ESP32H", "ESP32-H")
 
 SETTINGS = "/settings.json"
+NEW = ".new"
 FOREIGN_MAIN = "/main-before-unplay.py"
 START_S = 20.0
 """From reset to the application's first answer, card and USB included."""
@@ -70,6 +71,15 @@ def make(path):
             os.mkdir(done)
         except OSError:
             pass
+def take_over(stale, changed):
+    for path in stale:
+        os.remove(path)
+    for path in changed:
+        try:
+            os.remove(path)
+        except OSError:
+            pass
+        os.rename(path + ".new", path)
 """
 
 _LOOK = """
@@ -129,7 +139,7 @@ def install(
         wanted = _build(Path(folder), processor(found), progress)
         digests = {path: hashlib.sha256(data).hexdigest() for path, data in wanted.items()}
         changed = [path for path in wanted if found["files"].get(path) != digests[path]]
-        stale = sorted(set(found["files"]) - set(wanted))
+        stale = sorted(set(found["files"]) - set(wanted) - {path + NEW for path in changed})
         if not found["has_settings"]:
             wanted[SETTINGS] = json.dumps({"board": name, **FIRST_SETTINGS.get(name, {})}).encode()
             digests[SETTINGS] = hashlib.sha256(wanted[SETTINGS]).hexdigest()
@@ -223,14 +233,14 @@ def _write(repl: Repl, files: dict[str, bytes], progress: Progress) -> None:
     before = 0
     for path, data in files.items():
         repl.run(f"make({path!r})")
-        repl.write(path + ".new", data, lambda n, b=before, p=path: progress(f"writing {p}", (b + n) / total))
+        repl.write(path + NEW, data, lambda n, b=before, p=path: progress(f"writing {p}", (b + n) / total))
         before += len(data)
 
 
 def _check(repl: Repl, digests: dict[str, str]) -> None:
     """Raises TransferError where a new file is not what was sent."""
     for path, expected in digests.items():
-        if repl.run(f"print(json.dumps(digest({path + '.new'!r})))") != expected:
+        if repl.run(f"print(json.dumps(digest({path + NEW!r})))") != expected:
             raise TransferError(f"{path} did not arrive as it was sent; nothing was changed. Try again")
 
 
@@ -238,13 +248,7 @@ def _take_over(repl: Repl, changed: list[str], stale: list[str], keep_main: bool
     """The new files in the place of the old ones."""
     if keep_main:
         repl.run(f"os.rename('/main.py', {FOREIGN_MAIN!r})")
-    repl.run(
-        f"for path in {stale!r}:\n os.remove(path)\n"
-        f"for path in {changed!r}:\n"
-        " try:\n  os.remove(path)\n except OSError:\n  pass\n"
-        " os.rename(path + '.new', path)\n"
-        "os.sync() if hasattr(os, 'sync') else None\n"
-    )
+    repl.run(f"take_over({stale!r}, {changed!r})")
 
 
 def wait_for_start(port: str, patience_s: float = START_S) -> bool:

@@ -47,10 +47,11 @@ class Repl:
 
     def write(self, path: str, data: bytes, progress: Callable[[int], None]) -> None:
         """A file as a whole. progress: is told how many bytes are there."""
-        with self._sentences():
-            self._transport.fs_writefile(
-                path, data, chunk_size=_CHUNK_BYTES, progress_callback=lambda done, _: progress(done)
-            )
+        self.run(f"file = open({path!r}, 'wb')")
+        for at in range(0, len(data), _CHUNK_BYTES):
+            self.run(f"_ = file.write({data[at : at + _CHUNK_BYTES]!r})")
+            progress(min(at + _CHUNK_BYTES, len(data)))
+        self.run("file.close()")
 
     def leave(self, code: str) -> None:
         """Runs code that does not come back."""

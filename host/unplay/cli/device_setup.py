@@ -115,11 +115,13 @@ def print_flashed(done: Flashed) -> None:
 
 
 def print_installed(done: Installed) -> None:
-    verb = "would write" if done.dry_run else "wrote"
-    print(f"{done.board} at {done.port} with {done.firmware}: {verb} {len(done.written)} files, {done.kept} were right")
+    writes, removes = ("would write", "would remove") if done.dry_run else ("wrote", "removed")
+    print(
+        f"{done.board} at {done.port}, {done.firmware}: {writes} {len(done.written)} files, {done.kept} stay"
+    )
     for path in done.removed:
-        print(f"{'would remove' if done.dry_run else 'removed'} {path}, which is no longer part of unplay")
+        print(f"{removes} {path}, which is no longer part of unplay")
     if done.started is False:
-        print("the board does not answer yet: press its reset button; `unplay device info` shows whether it runs")
+        print("the board does not answer yet: press its reset button, then try `unplay device info`")
     elif done.board.startswith("pico") and not done.dry_run:
         print("a Pico's card needs sdcard.py: mpremote mip install sdcard")
