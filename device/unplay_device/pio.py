@@ -120,13 +120,21 @@ def aligned(n_bytes, alignment):
     """
     fillers = []
     while True:
-        ring = bytearray(n_bytes)
-        gap = -uctypes.addressof(ring) % alignment
-        if not gap:
-            return ring
-        ring = None
+        gap = _gap(n_bytes, alignment)
         gc.collect()
+        if not gap:
+            ring = bytearray(n_bytes)
+            if not -uctypes.addressof(ring) % alignment:
+                return ring
         fillers.append(bytearray(gap))
+
+
+def _gap(n_bytes, alignment):
+    """Bytes from where n_bytes would be put to the next multiple.
+
+    A function of its own, so that nothing on the stack points there any more when memory is collected.
+    """
+    return -uctypes.addressof(bytearray(n_bytes)) % alignment
 
 
 def rings():
@@ -142,10 +150,7 @@ class PIOAudio:
         self.wires = wires
         self.recorded, self.played = rings
         self.recorded_at = uctypes.addressof(self.recorded)
-        self.rate_hz = settings["rate_hz"]
-        self.program = program(settings["slot"] == "left")
-        self.shift = settings["microphone_shift"]
-        self.volume_q15 = settings["volume_q15"]
+        self.settings = settings
         self.block = settings["block"]
         self.lead_blocks = RING // self.block - 1
         self.lost_frames = 0
@@ -153,6 +158,10 @@ class PIOAudio:
 
     def start(self):
         """Arm both channels on silence, then let the program run: frame 0 is the first of both."""
+        self.rate_hz = self.settings["rate_hz"]
+        self.shift = self.settings["microphone_shift"]
+        self.volume_q15 = self.settings["volume_q15"]
+        self.program = program(self.settings["slot"] == "left")
         self._silence()
         self.read_at = self.seen_at = self.unread = self.lost_frames = 0
         self.write_at = self.lead_blocks * self.block
