@@ -33,7 +33,8 @@ def test_a_session_on_a_pico(micropython: str, song: Reference, tmp_path: Path) 
         truth = device.streams.truth(len(microphone))
     assert session["board"] == "pico"
     assert session["start_offset_samples"] == DIRECT_SAMPLES + LEAD
-    assert (session["slip_samples"], session["slips"], session["late_blocks"]) == (0, 0, 0)
+    assert (session["slip_samples"], session["slips"]) == (0, 0)
+    assert session["late_blocks"] > 0  # what the stalls cost: the canceller, not the recording
     assert np.array_equal(residual, expected_residual(session, microphone, song))
     heard = slice(
         session["reference_delay_samples"] + 32_000, session["reference_delay_samples"] + song.samples
