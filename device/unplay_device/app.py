@@ -1,16 +1,17 @@
-"""The application: idle until the button or a host asks for a recording, then one `Recorder` step after another."""
+"""The application: idle until button or host ask for a recording, then one `Recorder` step after another."""
 
 import gc
 import sys
 import time
 
 import machine
-from unplay_shared import VERSION
-from unplay_shared import settings as tables
-from unplay_shared.faults import BAD_ARGUMENT, BUSY, NO_CARD, NOT_FOUND, NOT_RECORDING, DeviceError
+
 from unplay_device.files import Files
 from unplay_device.recorder import CLOSING, IDLE, MARKER, RECORDING, Recorder
 from unplay_device.store import Store
+from unplay_shared import VERSION
+from unplay_shared import settings as tables
+from unplay_shared.faults import BAD_ARGUMENT, BUSY, NO_CARD, NOT_FOUND, NOT_RECORDING, DeviceError
 
 CARD = "/sd"
 IDLE_POLL_MS = 20
@@ -22,13 +23,16 @@ SELFTEST_BLOCKS = 8
 TROUBLE_MS = 3000
 
 BLINK_MS = {IDLE: 0, MARKER: 128, RECORDING: -1, CLOSING: 512}
-"""Of the LED in each state: 0 is off, −1 on."""
+"""Of the LED in each state: 0 is off, -1 on."""
 
 TROUBLE_BLINK_MS = 60
 
 
 class App:
-    """Commands for the link, and `run`. board: a module of `unplay_device.boards`. flash: where settings are."""
+    """Commands for the link, and `run`.
+
+    board: a module of `unplay_device.boards`. flash: the store that settings are in.
+    """
 
     def __init__(self, board, flash, settings):
         self.board, self.flash, self.settings = board, flash, settings
@@ -98,7 +102,7 @@ class App:
         return self._need_store().root
 
     def record(self, options):
-        """Begin to record. options: "reference" (name, or empty for none), "seconds"; settings where absent."""
+        """Begin to record. options: "reference" (a name; "" for none), "seconds"; else as in the settings."""
         if self.is_recording():
             raise DeviceError(BUSY, {"what": "record"})
         store = self._need_store()
@@ -259,15 +263,15 @@ class App:
             self.trouble_ms = time.ticks_ms()
 
     def _show(self):
-        """Off, blinking or on, as the state says; a flutter tells that a recording was refused or broke off."""
-        now = time.ticks_ms()
+        """Off, blinking or on, as the state says; fluttering where a recording was refused or broke off."""
+        now = int(time.ticks_ms())
         blink_ms = BLINK_MS[self.recorder.state]
         if self.trouble_ms is not None:
-            if time.ticks_diff(now, self.trouble_ms) < TROUBLE_MS:
+            if time.ticks_diff(time.ticks_ms(), self.trouble_ms) < TROUBLE_MS:
                 blink_ms = TROUBLE_BLINK_MS
             else:
                 self.trouble_ms = None
-        self.led.value(1 if blink_ms < 0 or blink_ms and now // blink_ms % 2 else 0)
+        self.led.value(1 if blink_ms < 0 or (blink_ms and now // blink_ms % 2) else 0)
 
 
 ALL = tables.DEVICE + tables.CANCELLER
@@ -288,7 +292,7 @@ def unique_id():
 
 
 def firmware():
-    return "MicroPython %d.%d.%d" % tuple(sys.implementation[1][:3])
+    return "MicroPython %d.%d.%d" % tuple(sys.implementation.version[:3])
 
 
 def epoch_s():

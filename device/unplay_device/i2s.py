@@ -19,7 +19,7 @@ class I2SAudio:
         self.player = self.recorder = None
 
     def start(self):
-        """Open both as the settings say, and fill the player's ring with silence: that is what a stall may take."""
+        """Open both as the settings say; fill the player's ring with silence, which a stall may use up."""
         self.slot = 1 if self.settings["slot"] == "right" else 0
         self.shift = self.settings["microphone_shift"]
         self.volume_q15 = self.settings["volume_q15"]

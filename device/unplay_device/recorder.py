@@ -6,17 +6,16 @@ the application has caught up: a late block costs the canceller, never the recor
 
 from array import array
 
-from unplay_shared import marker
-from unplay_shared.faults import BAD_ARGUMENT, DeviceError
-from unplay_shared.settings import CANCELLER
-
 from unplay_device import frames
 from unplay_device.canceller import kernels, new_canceller
 from unplay_device.pace import Pace
 from unplay_device.reference import REFERENCE_AT_SAMPLES, Programme, ReferenceReader
+from unplay_shared import marker
+from unplay_shared.faults import BAD_ARGUMENT, DeviceError
+from unplay_shared.settings import CANCELLER
 
 LEAD_SAMPLES = 64
-"""The canceller's reference comes so much before the first strong path: what is before it is followed, too."""
+"""The canceller's reference comes so much before the first strong path, to follow what is before it, too."""
 
 LATE_BLOCKS = 1.5
 """The canceller stands aside from so many blocks of backlog on; the ring holds five."""
@@ -58,9 +57,9 @@ class Recorder:
     def begin(self, store, reference, seconds, facts):
         """Open everything; throw the microphone's beginning away. Records from the next `step` on.
 
-        reference: its sidecar, or None to record without playing. seconds: when to stop; 0: when the reference
-        has ended, or never. facts: what the sidecar shall say besides. Raises DeviceError where the store has no
-        room or the reference has another sample rate, OSError where audio or storage fail.
+        reference: its sidecar, or None to record without playing. seconds: when to stop; 0: when the
+        reference has ended, or never. facts: what the sidecar shall say besides. Raises DeviceError where the
+        store has no room or the reference has another sample rate, OSError where audio or storage fail.
         """
         self.store, self.reference, self.facts = store, reference, facts
         if reference is not None and reference["rate_hz"] != self.rate_hz:
@@ -264,8 +263,11 @@ class Recorder:
         self._close_references()
 
     def status(self):
-        """What a host sees live. peak: bits collected of the loudest sample since the last status. before, after:
-        smoothed magnitudes of microphone and residual; their ratio is the echo reduction."""
+        """What a host sees live.
+
+        peak: bits collected of the loudest sample since the last status. before, after: smoothed magnitudes
+        of microphone and residual; their ratio is the echo reduction.
+        """
         loudest, self.loudest = self.loudest, 0
         return {
             "state": self.state,

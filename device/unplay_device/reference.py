@@ -54,8 +54,8 @@ def read_whole(file, view):
 class Programme:
     """All that is played: marker, silence, reference, silence, a shorter marker.
 
-    reference: `ReferenceReader` that stands at −REFERENCE_AT_SAMPLES. level: of the markers. ends_itself: when
-    the reference is over, not before `cut`. Positions are samples from the first marker's first.
+    reference: `ReferenceReader` that stands at −REFERENCE_AT_SAMPLES. level: of the markers. ends_itself:
+    when the reference is over, not before `cut`. Positions are samples from the first marker's first.
     """
 
     def __init__(self, kernels, reference, level, ends_itself):

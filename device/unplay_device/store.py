@@ -154,17 +154,13 @@ class Store:
 
     def _make_folder(self):
         now = time.localtime()
+        pattern = "unset-%04d"
         if now[0] >= FIRST_YEAR:
-            name = "%04d%02d%02d-%02d%02d%02d" % tuple(now[:6])
-        else:
-            name = "unset"
+            pattern = "%04d%02d%02d-%02d%02d%02d" % tuple(now[:6]) + "-%d"
         number = 0
         while True:
             number += 1
-            if name == "unset":
-                candidate = "unset-%04d" % number
-            else:
-                candidate = name if number == 1 else "%s-%d" % (name, number)
+            candidate = pattern % number
             try:
                 os.mkdir(self.path(SESSIONS, candidate))
             except OSError as error:

@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from unplay.cleaning import Result as Result
     from unplay.cleaning import clean as clean
 
-from unplay_shared import VERSION as __version__
+from unplay_shared import VERSION
+
+__version__ = VERSION
 
 
 def __getattr__(name: str) -> Any:

@@ -294,8 +294,8 @@ class Library:
 def known_alignment(facts: Mapping[str, Any], with_markers: bool = False) -> Alignment | None:
     """Where the reference plays in a session, as the device knows; None where it doesn't.
 
-    One clock: recording sample n carries reference sample n − reference_delay_samples; or, with_markers, sample
-    n − start_offset_samples of all that was played.
+    One clock: recording sample n carries reference sample n − reference_delay_samples; or, with_markers,
+    sample n − start_offset_samples of all that was played.
     """
     from unplay.removal.alignment import Alignment, Stretch
 

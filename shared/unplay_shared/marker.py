@@ -17,7 +17,7 @@ PERIODS, END_PERIODS = 6, 2
 """How often it is played before the reference, and after it."""
 
 LISTENING_PERIODS = 16
-"""How long the recording is searched: echoes up to (16 − 6) periods late, 1.28 s at 16 kHz."""
+"""How long the recording is searched: echoes up to (16 - 6) periods late, 1.28 s at 16 kHz."""
 
 FOLD_SHIFT = 3
 """Samples are folded with 3 bits less: 2^12 · (1 + … + 16) · 2^11 fits 32 bits."""
@@ -55,7 +55,7 @@ class Listener:
         self.restart(PERIODS, LISTENING_PERIODS, 0)
 
     def restart(self, n_periods, n_listening, wait):
-        """Look for a marker of n_periods in n_listening periods after `wait` samples; delays count from there."""
+        """Look for n_periods in n_listening periods after `wait` samples, from which delays count."""
         self.kernels.forget(self.cells, 1 << ORDER)
         self.kernels.forget(self.turned, 1 << ORDER)
         self.n_periods = n_periods

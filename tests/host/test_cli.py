@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import shlex
 import subprocess
 import sys
@@ -166,26 +168,37 @@ def test_a_playback_recorded_alone_must_not_be_silent(recorded: Scene, unplay_ru
     assert "would be written over an input" in run.err
 
 
+needs_micropython = pytest.mark.skipif(
+    "CI" not in os.environ and not (sys.platform == "linux" and platform.machine() == "x86_64"),
+    reason="MicroPython's wheels are for Linux x86_64",
+)
+
+
+@needs_micropython
 def test_demo(tmp_path: Path, unplay_run) -> None:
-    """The music is 10 dB louder than the talker. 47 dB of gain were measured; 40 leave a margin."""
-    run = unplay_run("demo", "--folder", tmp_path / "new" / "demo", "--json")
+    """The talker is 10 dB weaker than the music. 22 dB of gain were measured on the device, 50 cleaned."""
+    folder = tmp_path / "new" / "demo"
+    run = unplay_run("demo", "--folder", folder, "--json")
     assert (run.code, run.err) == (0, "")
     figures = json.loads(run.out)
-    assert figures["echo_to_talker_before_db"] == pytest.approx(10, abs=0.01)
-    assert figures["si_sdr_before_db"] == pytest.approx(-10, abs=0.2)
-    assert figures["si_sdr_after_db"] > 30
-    assert figures["echo_to_talker_after_db"] < -30
-    for name in ("reference", "recording", "true_near_end", "near_end", "removed"):
-        assert (tmp_path / "new" / "demo" / f"{name}.wav").exists()
+    assert figures["recording_db"] == pytest.approx(-9.6, abs=1.0)
+    assert figures["on_device_db"] > figures["recording_db"] + 15
+    assert figures["cleaned_db"] > figures["recording_db"] + 40
+    for name in ("mic", "residual", "near_end", "talker"):
+        assert (folder / f"{name}.wav").exists()
 
 
-def test_demo_says_where_to_listen(
-    scene: Scene, tmp_path: Path, unplay_run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@needs_micropython
+def test_demo_says_where_to_listen(tmp_path: Path, unplay_run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(demonstration, "make_scene", lambda: scene)
+    monkeypatch.setattr(demonstration, "SONG_S", 5.0)
     for _ in range(2):
         run = unplay_run("demo")
-        assert run.code == 0
-        assert "Listen: unplay-demo/recording.wav, then unplay-demo/near_end.wav;" in run.out
-        assert "music beside the talker" in run.out
+        assert run.code == 0, run.err
+        assert "Listen: unplay-demo/mic.wav, unplay-demo/residual.wav, unplay-demo/near_end.wav;" in run.out
+        assert "talker above the rest" in run.out
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").touch()
+    run = unplay_run("demo", "--folder", "other")
+    assert (run.code, run.err.count("\n")) == (2, 1)
+    assert "other is not empty" in run.err

@@ -135,7 +135,7 @@ def test_stalls_cost_the_canceller_not_the_recording(new_device: NewDevice, song
 
 
 def test_lost_samples_are_noticed(new_device: NewDevice, song: Reference, tmp_path: Path):
-    """A stall that no ring survives: how many samples are missing, and how far sound and recording are apart."""
+    """A stall that no ring survives: how many samples are missing, how far sound and recording are apart."""
     setup = Setup(card=replace(CARD, stalls=[[4.0, 600]]))
     with new_device(setup) as device, DeviceLink(device.port) as link:
         push(link, song, select=False)
@@ -151,7 +151,7 @@ def test_lost_samples_are_noticed(new_device: NewDevice, song: Reference, tmp_pa
 
 
 def test_only_the_near_end(new_device: NewDevice, tmp_path: Path):
-    """Without a reference nothing is played, no residual is written, the recording is the room, to the bit."""
+    """Without a reference nothing is played, no residual written; the recording is the room, to the bit."""
     setup = Setup(
         card=CARD, talker=TalkerSetup(level_db=-30.0, start_s=0.5), noise=NoiseSetup(level_db=-200.0)
     )

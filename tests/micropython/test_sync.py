@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def test_the_residual_is_that_of_the_canceller_command(
 
 
 def test_a_sync_that_breaks_off_goes_on(new_device: NewDevice, tmp_path: Path) -> None:
-    """The plug is pulled in the middle; the next sync fetches only the rest, and nothing is there by halves."""
+    """The plug is pulled in the middle; the next sync fetches only the rest; nothing is there by halves."""
     setup = Setup(card=CARD, line=LineSetup(kind="usb"))
     library = Library(tmp_path / "library")
     link_path = tmp_path / "port"
@@ -166,6 +167,14 @@ def test_a_device_that_was_cut_off_power(new_device: NewDevice, tmp_path: Path) 
         (session,) = sync(link, library).sessions
     assert session.facts["ended"] == "power"
     assert session.facts["frames"] >= 64_000 - 16_000
+
+
+def test_following_for_longer_than_a_silent_host_is_remembered(new_device: NewDevice) -> None:
+    """Who only listens to the status must not be forgotten after ten seconds."""
+    with new_device(Setup(card=CARD), speed=1.0) as device, DeviceLink(device.port) as link:
+        link.record({"reference": "", "seconds": 12})
+        statuses = list(takewhile(lambda status: status["state"] != "idle", link.status()))
+    assert statuses[-1]["samples"] >= 12 * 16_000 - 8 * 1024
 
 
 def test_bad_input(new_device: NewDevice, unplay_run: Run, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ class Channel:
     def __init__(self, port: Port) -> None:
         self.port = port
         self.credit_bytes = _CAREFUL_CREDIT
-        self.heard_s = -1e9  # when the device was last heard
+        self.heard_s = -1e9  # when the device last answered, and so had heard of us
         self.statuses: deque[dict[str, Any]] = deque(maxlen=1000)
         self.decoder = Decoder()
         self._arrived: deque[Packet] = deque()
@@ -181,7 +181,8 @@ class Channel:
                 return bool(found)
 
     def _account(self, packet: Packet) -> None:
-        self.heard_s = time.monotonic()
+        if packet.kind != packets.STATUS:
+            self.heard_s = time.monotonic()
         self._taken = packet.taken
         end = self._settle(packet.seq)
         if end is not None or packet.kind == packets.WELCOME:

@@ -70,7 +70,9 @@ def make_reference(path: Path, name: str | None = None, *, keep_level: bool = Fa
     )
 
 
-def push(link: DeviceLink, reference: Reference, progress: Progress | None = None, *, select: bool = True) -> bool:
+def push(
+    link: DeviceLink, reference: Reference, progress: Progress | None = None, *, select: bool = True
+) -> bool:
     """Send a reference and its sidecar; False where the device had it already.
 
     select: the button plays it from now on. Raises DeviceUnreachableError.
@@ -87,7 +89,7 @@ def push(link: DeviceLink, reference: Reference, progress: Progress | None = Non
 
 
 def clean_name(name: str) -> str:
-    """A name that any file system takes: letters, digits, - and _. Raises BadInputError where none is left."""
+    """A name that any file system takes: letters, digits and -. Raises BadInputError where none is left."""
     kept = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[:LONGEST_NAME]
     if not kept:
         raise BadInputError(f"{name!r} has no letter or digit to call a reference by: give it a --name.")

@@ -42,8 +42,8 @@ def sync(
 ) -> Fetched:
     """Fetch all sessions of a device that the library does not have.
 
-    remove: from the device, once they are in the library. Raises DeviceUnreachableError; what has arrived stays,
-    and the next sync goes on there.
+    remove: from the device, once they are in the library. Raises DeviceUnreachableError; what has arrived
+    stays, and the next sync goes on there.
     """
     link.set_time()
     device = link.welcome["device"]

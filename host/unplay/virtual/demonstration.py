@@ -51,8 +51,8 @@ class Story:
 def run(folder: Path, progress: Progress) -> Story:
     """Install a virtual device, push a song, press the button, fetch the session, clean it.
 
-    folder: is made; what an earlier demo left in it is replaced. Raises BadInputError where something else is in
-    it, DeviceUnreachableError where there is no MicroPython for this computer.
+    folder: is made; what an earlier demo left in it is replaced. Raises BadInputError where something else is
+    in it, DeviceUnreachableError where there is no MicroPython for this computer.
     """
     _make_room(folder)
     progress("installing a virtual device", 0.05)
@@ -109,4 +109,4 @@ def _copy(session: Session, name: str, folder: Path) -> Signal:
     """A sound of the session, as WAV for listening, too."""
     sound, rate_hz = soundfile.read(session.folder / f"{name}.flac")
     soundfile.write(folder / f"{name}.wav", sound, rate_hz)
-    return np.asarray(sound)
+    return np.asarray(sound, np.float64)

@@ -46,10 +46,10 @@ class VirtualDevice:
 
         with VirtualDevice(Path("virtual"), setup) as device, DeviceLink(device.port) as link: …
 
-    storage: a folder for flash.img and card.img, which stay. speed: how fast recordings go against real time;
-    None: as fast as can be. link: a path that shall lead to the serial port. keep_truth: remember what was
-    played and heard, about 250 kB a second. on_write: is told (position, data) of every write before the card,
-    or without a card the flash, gets it.
+    storage: a folder for flash.img and card.img, which stay. speed: how fast recordings go against real
+    time; None: as fast as can be. link: a path that shall lead to the serial port. keep_truth: remember what
+    was played and heard, about 250 kB a second. on_write: is told (position, data) of every write before the
+    card, or without a card the flash, gets it.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class VirtualDevice:
         self._watcher.start()
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
-        """A program that ends is a soft reset, which the raw prompt survives, or a reset that was asked for."""
+        """A program that ends is a soft reset, which the raw prompt survives, or a reset it asked for."""
         process.wait()
         if self._process is not process:
             return
@@ -173,8 +173,9 @@ class VirtualDevice:
         """Answer the process until it ends."""
         with open(requests, "rb") as incoming, open(answers, "wb", buffering=0) as outgoing:
             while len(head := incoming.read(HEAD.size)) == HEAD.size:
+                letter, now_us, value = HEAD.unpack(head)
                 try:
-                    outgoing.write(self._answer(process, *HEAD.unpack(head), incoming.read))
+                    outgoing.write(self._answer(process, letter, now_us, value, incoming.read))
                 except BrokenPipeError:
                     return
 

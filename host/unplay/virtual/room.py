@@ -16,8 +16,8 @@ Signal = NDArray[np.float64]
 class Room:
     """What a microphone hears, full scale = 1.
 
-    echo_path (n_taps,): from the loudspeaker's sample to the microphone's. near_end: samples (n,) of what else
-    is heard from a frame on. curve: the loudspeaker's, sample by sample. noise_rms: of the microphone.
+    echo_path (n_taps,): from the loudspeaker's sample to the microphone's. near_end: samples (n,) of what
+    else is heard from a frame on. curve: the loudspeaker's, sample by sample. noise_rms: of the microphone.
     start_offset_samples: how much later than asked for the sound comes out; `restart` adds up to
     most_random_offset to it. There is no drift: both directions share their clock.
     """

@@ -1,32 +1,6 @@
 """Scenes of a virtual device: small TOML files that say what its room, card and serial line are like.
 
-seed = 1                        # of room, talker's place and noise
-[device]
-board = "esp32"                 # whose board file it runs
-start_offset_samples = 500      # of playing against recording; "random": another in every session
-compute_ms = 28.0               # what a block costs
-heap_kb = 256
-[room]
-echo_db = -16.0                 # direct sound at the microphone, of full scale
-reverberation_s = 0.3
-response = "response.wav"       # instead of both; 16 kHz
-drive = 0.0                     # how far the loudspeaker's curve tanh(g·x)/g bends; 0: straight
-[talker]
-file = "talker.wav"             # else one is made
-level_db = -45.0                # mean power, of full scale; absent: nobody talks
-start_s = 4.0
-[noise]
-level_db = -90.0
-[card]                          # absent: none
-mb = 64
-block_ms = 0.2
-stalls = [[3.0, 250]]           # after so many s of sound the card is busy for so many ms
-[line]
-kind = "plain"                  # uart: 260 bytes, dropping; usb: 512 bytes that wait; plain: neither
-baud = 115200
-latency_ms = 1.0
-bit_error_rate = 0.0
-packet_loss = 0.0
+README.md beside this file has one with everything in it. Values here are the defaults.
 """
 
 from __future__ import annotations
@@ -137,7 +111,7 @@ def read(path: Path | None) -> Setup:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BadInputError(
-            f"{path} is no scene: {error}. `unplay virtual-device --help` has one."
+            f"{path} is no scene: {error}. the README of unplay.virtual has one."
         ) from error
     return from_table(table, path.parent)
 

@@ -1,8 +1,8 @@
 """What a board's firmware would have: `machine`, a clock, card and flash. Runs on the unix MicroPython.
 
-The world outside (sound, buttons, the serial line's keyboard interrupt) is the host's, at the other end of two
-pipes: a request here is a letter, the time in µs and arguments; the answer is what the letter says. While I2S
-runs, time is the host's count of frames plus what waiting, computing and storing cost; else it is the real time.
+The world outside (sound, buttons, the serial line's keyboard interrupt) is the host's, at the other end of
+two pipes: a request here is a letter, the time in µs and arguments; the answer is what the letter says. While
+I2S runs, time is the host's count of frames plus what waiting, computing and storing cost; else it is real.
 """
 
 import json
@@ -11,8 +11,9 @@ import struct
 import sys
 import time as real_time
 
-import micropython as real_micropython
 import vfs
+
+import micropython as real_micropython
 
 TICKS = 1 << 30
 """Ticks wrap as on a board with small integers of 31 bits."""

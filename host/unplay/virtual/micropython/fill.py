@@ -1,4 +1,4 @@
-"""Formats an image that is not yet, and copies a folder into its root: "lfs" or "fat", image, bytes, folder."""
+"""Formats an image that is not yet, copies a folder into its root: "lfs" or "fat", image, bytes, folder."""
 
 import os
 import sys
