@@ -143,12 +143,14 @@ STYLE = """
   text { fill: #111827; }
   .title { font-weight: 600; }
   .wire { stroke-width: 3; fill: none; stroke-linecap: round; }
-  .signal { stroke: #2563eb; } .clock { stroke: #b45309; } .plus { stroke: #dc2626; } .ground { stroke: #6b7280; }
+  .signal { stroke: #2563eb; } .clock { stroke: #b45309; }
+  .plus { stroke: #dc2626; } .ground { stroke: #6b7280; }
   @media (prefers-color-scheme: dark) {
     svg { background: #0d1117; }
     .box { fill: #1f2937; stroke: #9ca3af; }
     text { fill: #f3f4f6; }
-    .signal { stroke: #60a5fa; } .clock { stroke: #fbbf24; } .plus { stroke: #f87171; } .ground { stroke: #9ca3af; }
+    .signal { stroke: #60a5fa; } .clock { stroke: #fbbf24; }
+    .plus { stroke: #f87171; } .ground { stroke: #9ca3af; }
   }
 """
 

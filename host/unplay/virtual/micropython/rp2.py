@@ -125,7 +125,8 @@ class StateMachine:
 
     def __init__(self, number, program, *, freq, in_base, out_base, sideset_base):
         global running, sound
-        assert number == 0 and len(program[0]) <= 32
+        assert number == 0
+        assert len(program[0]) <= 32
         assert program[1] < 0, "the program is loaded twice"
         program[1] = 0
         self.rate_hz = freq // 256
@@ -168,8 +169,11 @@ class DMA:
         self.address = uctypes.addressof(memory)
         self.ring_bytes = 1 << ctrl["ring_size"]
         self.width = 1 << ctrl["size"]
-        assert count == 0xFFFFFFFF and trigger and self.open
-        assert ctrl["ring_sel"] == (not plays) and not ctrl["inc_write" if plays else "inc_read"]
+        assert count == 0xFFFFFFFF
+        assert trigger
+        assert self.open
+        assert ctrl["ring_sel"] == (not plays)
+        assert not ctrl["inc_write" if plays else "inc_read"]
         assert ctrl["treq_sel"] == (0 if plays else 4)
         assert self.address % self.ring_bytes == 0, "the ring is not aligned to its size"
         assert self.ring_bytes == len(memory)
