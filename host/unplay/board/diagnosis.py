@@ -1,4 +1,4 @@
-"""What is wrong with a device, by what a short recording of it looks like. Levels are of 16-bit full scale."""
+"""What is wrong with a device, by what a short recording looks like. Levels are of 16-bit full scale."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class Finding:
 
 
 SENTENCES = {
-    "no-card": "there is no card, or one that cannot be read: check its wires (CLK, MOSI, MISO, CS, 3V3, GND) "
+    "no-card": "there is no card, or none that can be read: check its wires (CLK, MOSI, MISO, CS, 3V3, GND) "
     "and that it is FAT32",
     "card-damaged": "the card does not read back what was written: change it",
-    "card-slow": "the card pauses for {ms} ms, longer than the sound can wait: erase and format it, or take a "
+    "card-slow": "the card pauses for {ms} ms, longer than sound can wait: erase and format it, or take a "
     "high-endurance one",
     "memory": "only {bytes} bytes of RAM are left: set a shorter tail_ms or block",
-    "microphone-silent": "the microphone gives nothing but zeros, in both slots: check its SD wire, VDD (3V3), "
+    "microphone-silent": "the microphone gives only zeros, in both slots: check its SD wire, VDD (3V3), "
     "GND, SCK and WS",
     "microphone-stuck": "the microphone's line never changes (value {value}): its SD wire touches 3V3, or is "
     "on a wrong pin",
@@ -57,9 +57,9 @@ SENTENCES = {
     "hum": "mains hum of {hz} Hz at {level:.0f} dBFS: another device's audio or USB ground; feed board and "
     "amplifier from one supply, shorten the microphone's wires",
     "noise": "noise of {level:.0f} dBFS while nothing plays: a loose wire, a bad supply, or a loud room",
-    "amplifier-silent": "the microphone hears its surroundings, but not the loudspeaker: check the amplifier's "
+    "amplifier-silent": "the microphone hears the room, but not the loudspeaker: check the amplifier's "
     "DIN, BCLK, LRC and VIN, the loudspeaker, and volume_q15",
-    "too-quiet": "the loudspeaker arrives with only {level:.0f} dBFS: raise volume_q15, or set microphone_shift "
+    "too-quiet": "the loudspeaker arrives with {level:.0f} dBFS: raise volume_q15, or set microphone_shift "
     "one or two lower",
     "slip": "{count} samples were lost while it recorded: the card paused too long, or wires are bad",
     "late": "{count} of {blocks} blocks came too late for the canceller: set a shorter tail_ms",

@@ -40,7 +40,7 @@ Progress = Callable[[str, float], None]
 class Examination:
     """What was found. findings: empty where all is well."""
 
-    device: str
+    port: str
     board: str
     findings: list[Finding]
 
@@ -54,14 +54,13 @@ def examine(link: DeviceLink, progress: Progress = lambda *_: None) -> Examinati
     Plays at the volume that is set. The probe and its recording are removed. Raises BadInputError where the
     device records, DeviceUnreachableError where the link fails.
     """
-    info = link.info()
     if link.call("status")["state"] != "idle":
         raise BadInputError("the device is recording; end it with `unplay device stop`, then repeat")
     progress("card and memory", 0.0)
     found = _storage(link)
     if not any(entry.code == "no-card" for entry in found):
         found += _sound(link, progress)
-    return Examination(info["device"], info["board"], found)
+    return Examination(link.port.name, str(link.welcome.get("board", "")), found)
 
 
 def _storage(link: DeviceLink) -> list[Finding]:
@@ -125,6 +124,8 @@ def probe() -> Reference:
     spectrum = np.fft.rfft(np.random.default_rng(0).standard_normal(n))
     hz = np.fft.rfftfreq(n, 1 / RATE_HZ)
     sound = np.fft.irfft(np.where((hz > 100) & (hz < 4000), spectrum, 0), n)
-    pcm = np.round(sound * (10 ** (PROBE_DB / 20) * 32768 / np.std(sound))).clip(-32768, 32767).astype(np.int16)
+    pcm = (
+        np.round(sound * (10 ** (PROBE_DB / 20) * 32768 / np.std(sound))).clip(-32768, 32767).astype(np.int16)
+    )
     digest = hashlib.sha256(pcm.astype("<i2").tobytes()).hexdigest()
     return Reference(PROBE, n, RATE_HZ, digest, 1.0, PROBE, digest, pcm)

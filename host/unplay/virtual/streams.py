@@ -120,7 +120,7 @@ class Streams:
         frames = np.zeros((n, 2), np.int32)
         frames[:, self.slot] = np.round(microphone * (FULL_SCALE / STEP)) * STEP
         if self.wiring is not None:
-            frames = self.wiring(frames, self.elapsed)
+            frames = self.wiring(frames, self.elapsed - n)
         self.recorder = np.concatenate([self.recorder, frames])
         excess = len(self.recorder) - self.recorder_frames
         if excess > 0:
