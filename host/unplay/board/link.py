@@ -120,7 +120,7 @@ class DeviceLink:
         return self.port.baud
 
     def _answers(self) -> bool:
-        """Whether the new rate works. Silent again before the device gives it up: garbled bytes can interrupt."""
+        """Whether the new rate works. Soon silent: garbled bytes interrupt a device that has given it up."""
         for _ in range(4):
             with contextlib.suppress(StalledError):
                 seq = self.channel.send(packets.PING)

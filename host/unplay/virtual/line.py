@@ -142,8 +142,8 @@ class Line:
 
     process_in, process_out: file descriptors of the device's standard input (to write to; the master of a
     pseudo-terminal) and output (to read from; may be the same).
-    interrupt: called when Ctrl-C arrives while a program runs and `keyboard_interrupt` is on; the process's owner
-    keeps that as the process wants it.
+    interrupt: called when Ctrl-C arrives while a program runs and `keyboard_interrupt` is on; the process's
+    owner keeps that as the process wants it.
     link: a symbolic link to the pseudo-terminal, which keeps its name when the plug is pulled and put in.
     """
 
