@@ -29,7 +29,7 @@ _TIOCGPTPEER = 0x5441
 _CTRL_C = b"\x03"
 _BURST_BYTES = 64  # a full-speed USB packet: what one accident takes
 _TICK_S = 0.00025  # bytes are handed on at most this late
-_READ_AHEAD_BYTES = 512  # between a sender and the wire
+_READ_AHEAD_BYTES = 2048  # between a sender and the wire, as in a driver
 _LISTEN_S = 0.1
 
 
