@@ -8,7 +8,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import BinaryIO
 
-from unplay.board.channel import LONGEST_PAYLOAD, Channel, Packet, StalledError, refused_or
+from unplay.board.channel import Channel, Packet, StalledError, refused_or
 from unplay.board.faults import NoAnswerError, TransferError
 from unplay_shared import packets
 
@@ -70,7 +70,7 @@ class _Transfer:
                 f"the device at {self._channel.port.name} stopped answering in the middle of a file; "
                 "repeat the command to go on there"
             )
-        self._channel.fill(LONGEST_PAYLOAD if self._failures % 4 == 3 else 0)
+        self._channel.fill(1 if self._failures % 4 == 3 else 0)
         self._hit()
         self._start_again()
 
