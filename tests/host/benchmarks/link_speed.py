@@ -96,7 +96,8 @@ def device(case: Case, folder: Path) -> Iterator[str]:
 
 def audio(n_bytes: int) -> bytes:
     """Music of a formula, as 16-bit samples."""
-    scene = make_scene(duration_s=1 + n_bytes / 2 / 16_000, reference_s=1 + n_bytes / 2 / 16_000)
+    seconds = 1 + n_bytes / 2 / 16_000
+    scene = make_scene(duration_s=seconds, reference_s=seconds, offset_s=0.0)
     samples = np.asarray(scene.reference, np.float64).ravel()
     return np.round(32767 * np.clip(samples, -1, 1)).astype("<i2").tobytes()[:n_bytes]
 
