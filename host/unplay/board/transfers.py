@@ -45,6 +45,7 @@ class _Transfer:
     def run(self, start: int) -> None:
         """Transfers what comes after the first `start` bytes. Raises what DeviceLink does."""
         self._done = self._next = start
+        self._report()
         while self._done < self._size:
             before = self._done
             try:
@@ -53,8 +54,11 @@ class _Transfer:
                 self._recover()
             if self._done > before:
                 self._failures = 0
-                if self._progress is not None:
-                    self._progress(self._done, self._size)
+                self._report()
+
+    def _report(self) -> None:
+        if self._progress is not None:
+            self._progress(self._done, self._size)
 
     def _step(self) -> None:
         raise NotImplementedError
