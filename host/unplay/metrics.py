@@ -4,7 +4,7 @@ All signals are float arrays of shape (n_samples,) at one sample rate, aligned t
 untouched. No score fails on silence: ratios end at about ±300 dB.
 
     score                    needs                    range     source
-    si_sdr_db                truth                    dB        Le Roux et al. 2019, SDR – half-baked or well done?
+    si_sdr_db                truth                    dB        Le Roux et al. 2019, ICASSP
     sdr_db                   truth                    dB        Vincent et al. 2006, IEEE TASLP 14(4)
     stoi                     truth                    0 to 1    Taal et al. 2011, IEEE TASLP 19(7)
     echo_reduction_db        nobody talking           dB        ITU-T G.168, echo return loss enhancement

@@ -195,6 +195,35 @@ def test_a_browser_plays_switches_and_seeks(browser: Chrome, page: Path) -> None
     assert [url for url in requested if not url.startswith(("data:", page.as_uri()))] == []
 
 
+AXE = Path(__file__).parent / "browser" / "node_modules" / "axe-core" / "axe.min.js"
+
+
+def serious_violations(browser: Chrome, page: Path) -> list[str]:
+    """What axe-core finds of what keeps people out, as its rule and the first element it found."""
+    if not AXE.exists():
+        message = f"no axe-core: npm install --prefix {AXE.parents[2]}"
+        if "CI" in os.environ:
+            pytest.fail(message)
+        pytest.skip(message)
+    browser.get(page.as_uri())
+    browser.execute_script(AXE.read_text("utf-8"))
+    found = browser.execute_async_script("axe.run().then(arguments[arguments.length - 1])")
+    assert found["passes"], "axe-core looked at nothing"
+    return [
+        f"{rule['id']}: {rule['nodes'][0]['html'][:200]}"
+        for rule in found["violations"]
+        if rule["impact"] in ("serious", "critical")
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nobody_is_kept_out(browser: Chrome, page: Path, scheme: str) -> None:
+    """Contrast, names, order, keyboard, as far as a program can tell."""
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    assert serious_violations(browser, page) == []
+
+
 @pytest.mark.parametrize("width", [390, 1200])
 def test_nothing_is_wider_than_the_window(browser: Chrome, page: Path, width: int) -> None:
     browser.set_window_size(width, 900)
