@@ -185,6 +185,8 @@ class _Trial:
         """The candidate of few paths with gain tracks, as paths that take turns if that is what it is."""
         assert few.system.gains is not None
         paths, turns = switching_start(few.system.paths, few.system.gains)
+        if not turns.any(axis=1).all():  # a path that never has its turn is none
+            return few
         system = replace(few.system, paths=paths, gains=turns, switches=True)
         switching = self._fit(system, TRIAL_SCHEDULE)
         effect_db = self._gain_db(few.residual, switching.residual)
