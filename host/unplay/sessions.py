@@ -38,6 +38,13 @@ REFERENCES = "references"
 RECORDED = ("mic.flac", "residual.flac")
 CLEANED = ("near_end.flac", "removed.flac", "log.json", "report.html")
 ENDED_WELL = ("length", "button")
+NEEDED = (
+    *("rate_hz", "frames", "ended", "started_s", "reference", "start_offset_samples"),
+    *("reference_delay_samples", "reference_played_samples", "slip_samples"),
+    *("clipped_samples", "late_blocks", "dropped_frames"),
+)
+"""Of session.json, what is used here; None where a device cannot know it."""
+
 PIECE = 1 << 20
 """Samples written at a time."""
 
@@ -339,6 +346,9 @@ def _check_format(facts: Any, where: str) -> None:
         raise BadInputError(
             f"{where} is of format {given!r}, and this unplay knows {FORMAT}: update the older of the two."
         )
+    missing = [name for name in NEEDED if name not in facts]
+    if missing:
+        raise BadInputError(f"{where} does not say {', '.join(missing)}: its session.json was cut or edited.")
 
 
 def _write_flac(path: Path, samples: Pcm, rate_hz: int) -> None:
