@@ -38,13 +38,6 @@ REFERENCES = "references"
 RECORDED = ("mic.flac", "residual.flac")
 CLEANED = ("near_end.flac", "removed.flac", "log.json", "report.html")
 ENDED_WELL = ("length", "button")
-NEEDED = (
-    *("rate_hz", "frames", "ended", "started_s", "reference", "start_offset_samples"),
-    *("reference_delay_samples", "reference_played_samples", "slip_samples"),
-    *("clipped_samples", "late_blocks", "dropped_frames"),
-)
-"""Of session.json, what is used here; None where a device cannot know it."""
-
 PIECE = 1 << 20
 """Samples written at a time."""
 
@@ -114,6 +107,14 @@ FIGURES: dict[str, Callable[[Session], float | None]] = {
     "confidence": lambda session: session.confidence,
 }
 """What is worth watching on a device: its timing, its level, its load, and how well its sessions clean."""
+
+
+NEEDED = (
+    *("rate_hz", "frames", "ended", "started_s", "reference", "start_offset_samples"),
+    *("reference_delay_samples", "reference_played_samples", "slip_samples"),
+    *("clipped_samples", "late_blocks", "dropped_frames"),
+)
+"""Of session.json, what is used here; None where a device cannot know it."""
 
 
 def default_library() -> Path:
