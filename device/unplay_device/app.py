@@ -273,7 +273,7 @@ class App:
 
 
 ALL = tables.DEVICE + tables.CANCELLER
-BUFFER_SETTINGS = ("cancel", "board") + tuple(entry[0] for entry in tables.CANCELLER)
+BUFFER_SETTINGS = ("audio", "cancel", "board") + tuple(entry[0] for entry in tables.CANCELLER)
 """What the recorder is built for; everything else it looks up."""
 
 

@@ -26,6 +26,13 @@ DEVICE = (
     ("reference", "", None, "", "what the button plays; empty: it records without playing"),
     ("seconds", "s", (0, 86400), 0, "longest recording; 0: to the reference's end, or till it is stopped"),
     ("storage", "", ["sd", "flash"], "sd", "where references and sessions are"),
+    (
+        "audio",
+        "",
+        ["best", "i2s"],
+        "best",
+        "i2s: two ids of machine.I2S even where the board has a better way",
+    ),
     ("slot", "", ["left", "right"], "left", "which half of a frame the microphone answers in"),
     ("microphone_shift", "bits", (8, 16), 14, "32-bit samples are shifted down by; one less is 6 dB louder"),
     ("volume_q15", "1/32768", (0, 32767), 16384, "of all that is played"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unplay.cli import printing
+from unplay.cli import device_setup, printing
 from unplay.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -23,6 +23,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="A device that plays and records.\n\nExample: unplay device push song.flac",
 )
+
+app.command("setup")(device_setup.setup)
+app.command("flash")(device_setup.flash)
+app.command("install")(device_setup.install)
 
 Port = Annotated[
     str | None,

@@ -221,6 +221,7 @@ class VirtualDevice:
         card = self.setup.card
         return {
             "device": self.name,
+            "board": self.setup.device.board,
             "ticks_us": TICKS_US,
             "compute_us": round(1000 * self.setup.device.compute_ms),
             "flash": {
