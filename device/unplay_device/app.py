@@ -49,8 +49,8 @@ class App:
         return Recorder(self.board.audio(self.settings), self.settings)
 
     def _open_store(self):
-        """The card, or flash where the settings say so. None where the card cannot be used: tried again."""
-        if self.settings["storage"] == "flash":
+        """The card, or flash where settings or board say so. None where the card cannot be used."""
+        if self.settings["storage"] == "flash" or self.board.CARD is None:
             return self.flash
         try:
             self.board.mount_card(CARD)
@@ -73,7 +73,6 @@ class App:
     # What the link asks for
 
     def info(self):
-        gc.collect()
         return {
             "board": self.board.NAME,
             "device": self.settings["name"] or unique_id(),
@@ -82,7 +81,7 @@ class App:
             "firmware": firmware(),
             "storage": self.settings["storage"] if self.store else None,
             "free_bytes": self.store.free_bytes() if self.store else 0,
-            "free_ram_bytes": gc.mem_free(),
+            "free_ram_bytes": free_ram_bytes(),
         }
 
     def is_recording(self):
@@ -202,8 +201,7 @@ class App:
             raise DeviceError(BUSY, {"what": "selftest"})
         result = self.recorder.listen(SELFTEST_BLOCKS)
         result["storage"] = self._need_store().check()
-        gc.collect()
-        result["free_ram_bytes"] = gc.mem_free()
+        result["free_ram_bytes"] = free_ram_bytes()
         return result
 
     # The main loop
@@ -292,7 +290,14 @@ def unique_id():
 
 
 def firmware():
-    return "MicroPython %d.%d.%d" % tuple(sys.implementation.version[:3])
+    name = "MicroPython" if sys.implementation.name == "micropython" else "CPython"
+    return name + " %d.%d.%d" % tuple(sys.implementation.version[:3])
+
+
+def free_ram_bytes():
+    """Of Python's heap; None where that is as big as the machine."""
+    gc.collect()
+    return gc.mem_free() if hasattr(gc, "mem_free") else None
 
 
 def epoch_s():
@@ -302,5 +307,5 @@ def epoch_s():
 
 def unix_time():
     """Now, or None where nobody set the clock."""
-    now = time.time() + epoch_s()
+    now = int(time.time()) + epoch_s()
     return now if now > 1700000000 else None

@@ -101,13 +101,10 @@ class Link:
             self.close()
 
     def close(self):
-        """Ends the session: Ctrl-C works again, an upload under way is safe on the card."""
+        """Ends the session: Ctrl-C works again, and what has arrived of a file is safe on the card."""
         self.in_session = self.subscribed = self._trial = False
         self._repeatable = None
-        try:
-            self._files.flush()
-        except OSError:
-            pass
+        self._files.close()
         if self._baud != packets.DEFAULT_BAUD:
             self._baud = packets.DEFAULT_BAUD
             self._commands.set_baud(packets.DEFAULT_BAUD)

@@ -1,14 +1,14 @@
 """Whether the application keeps up with the microphone, and the microphone's samples with time.
 
 Ports drop what nobody reads in time and say nothing. What shows it is when blocks can be read: one that had
-to be waited for is read the moment it is complete. When such a block comes later than those before it
-promised, samples are missing.
+to be waited for is read the moment it is complete. When two such blocks come later than those before them
+promised, by the same, samples are missing; one alone was only fetched late.
 """
 
 import time
 
 SLIP_US = 4000
-"""Waking up takes less; the clocks of samples and ticks differ by less between two blocks."""
+"""Waking up takes less, nearly always; the clocks of samples and ticks differ by less between two blocks."""
 
 
 class Pace:
@@ -19,20 +19,31 @@ class Pace:
         self.late_us = self.slips = self.missing_us = 0
         self.asked = self.got = time.ticks_us()
         self.first = True
+        self.suspected_us = 0
 
     def ask(self):
         """A block is about to be read."""
         self.asked = time.ticks_us()
 
     def get(self):
-        """It has been read. Returns how late it is, in µs: 0 where it was waited for."""
+        """It has been read. Returns how late it is, in µs: 0 where it was waited for and is as promised."""
         now = time.ticks_us()
         self.late_us += time.ticks_diff(now, self.got) - self.block_us
         self.got = now
         if time.ticks_diff(now, self.asked) > self.block_us >> 2:
-            if abs(self.late_us) > SLIP_US and not self.first:
-                self.slips += 1
-                self.missing_us += self.late_us
+            self._judge()
+        return self.late_us
+
+    def _judge(self):
+        """A block that was waited for: its lateness is that of the samples, or of the waking up."""
+        late_us, suspected_us = self.late_us, self.suspected_us
+        self.suspected_us = 0
+        if self.first or abs(late_us) <= SLIP_US:
             self.late_us = 0
             self.first = False
-        return self.late_us
+        elif suspected_us and abs(late_us - suspected_us) <= SLIP_US:
+            self.slips += 1
+            self.missing_us += late_us
+            self.late_us = 0
+        else:
+            self.suspected_us = late_us

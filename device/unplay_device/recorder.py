@@ -4,8 +4,6 @@ Storage and canceller work between two blocks. When that took too long the cance
 the application has caught up: a late block costs the canceller, never the recording.
 """
 
-from array import array
-
 from unplay_device import frames
 from unplay_device.canceller import kernels, new_canceller
 from unplay_device.pace import Pace
@@ -48,9 +46,7 @@ class Recorder:
         self.rate_hz, self.n = settings["rate_hz"], settings["block"]
         self.canceller = new_canceller(self.cancelling) if settings["cancel"] else None
         self.listener = marker.Listener(kernels)
-        self.microphone, self.played, self.left, self.silence = (
-            array("h", bytes(2 * self.n)) for _ in range(4)
-        )
+        self.microphone, self.played, self.left, self.silence = (kernels.samples(self.n) for _ in range(4))
         self.session, self.files = None, []
         self.state = IDLE
 
@@ -168,8 +164,8 @@ class Recorder:
             return self.microphone
         self.canceller.process(self.played, self.microphone, self.left)
         sums = self.canceller.sums
-        self.before += (sums[0] - self.before) >> 3
-        self.after += (sums[1] - self.after) >> 3
+        self.before += (int(sums[0]) - self.before) >> 3
+        self.after += (int(sums[1]) - self.after) >> 3
         return self.left
 
     def _take_arrival(self):

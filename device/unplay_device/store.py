@@ -35,11 +35,18 @@ def exists(path):
     return True
 
 
+def sync(file):
+    """Make what was written safe from a power cut."""
+    file.flush()
+    if hasattr(os, "fsync"):  # CPython, whose flush ends in the memory of the system
+        os.fsync(file.fileno())
+
+
 def replace(path, text):
     """Write a small file whole or not at all."""
     with open(path + NEW, "w") as file:
         file.write(text)
-        file.flush()
+        sync(file)
     if exists(path):
         os.remove(path)
     os.rename(path + NEW, path)
@@ -198,9 +205,9 @@ class Session:
             self.flush()
 
     def flush(self):
-        self.microphone.flush()
+        sync(self.microphone)
         if self.residual is not None:
-            self.residual.flush()
+            sync(self.residual)
         self.flushed_ms = time.ticks_ms()
 
     def close(self):

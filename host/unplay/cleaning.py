@@ -362,7 +362,7 @@ class _Job:
                 for name, writer in writers.items()
             }
             if page_file is not None:
-                self._write_page(page_file, log, writers["near_end"].partial)
+                self._write_page(page_file, log, alignment, writers["near_end"].partial)
             _write_log(log, log_file)
         self.progress("done", 1.0)
         return Result(
@@ -376,11 +376,11 @@ class _Job:
             log,
         )
 
-    def _write_page(self, file: WholeFile, log: dict[str, Any], near_end: Path) -> None:
+    def _write_page(self, file: WholeFile, log: dict[str, Any], alignment: Alignment, near_end: Path) -> None:
         from unplay.report.page import clean_page
 
         self.progress("drawing the page", 0.98)
-        file.write(clean_page(log, self.recording, near_end).encode())
+        file.write(clean_page(log, alignment, self.reference, self.recording, near_end).encode())
         file.sync()
         file.publish()
 

@@ -7,18 +7,14 @@ outputs are scored against it; without one by what can be measured blindly.
 from __future__ import annotations
 
 import contextlib
-import importlib
-import importlib.util
 import tempfile
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soxr
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
 
@@ -38,10 +34,6 @@ REFERENCE_ONLY_SHARE = 0.1
 
 LEAD_S = 0.01
 """What the correlation with the reference allows before lag 0."""
-
-AECMOS_RATE_HZ = 16_000
-AECMOS_S = 20.0
-"""AECMOS was trained on clips of this rate and about this length."""
 
 DRIFT_MATTERS_SAMPLES = 0.1
 """A delay off by this much caps a subtraction at 20 dB where the spectrum is white."""
@@ -257,14 +249,10 @@ class _Scorer:
             heard, played, [o.near_end for o in outputs if o.near_end is not None], rate_hz
         )
         self.reference_only = quiet
-        absent = [
-            name for name in ("speechmos", "onnxruntime", "librosa") if not importlib.util.find_spec(name)
-        ]
-        self.with_aecmos = truth is None and not absent
-        if truth is None and absent:
-            self.notes.append(
-                f"AECMOS needs {', '.join(absent)}: `pip install 'unplay[bench]'` brings all it needs."
-            )
+        absent = metrics.why_no_aecmos()
+        self.with_aecmos = truth is None and absent is None
+        if truth is None and absent is not None:
+            self.notes.append(absent)
 
     def row(self, name: str, output: Signal, reason: str, seconds: float | None = None) -> Row:
         if self.truth is not None:
@@ -277,7 +265,7 @@ class _Scorer:
                 stoi=metrics.stoi(truth, output, self.rate_hz),
                 reason=reason,
             )
-        echo_mos, degradation_mos = self._aecmos(output)
+        mos = metrics.aecmos(self.played, self.heard, output, self.rate_hz) if self.with_aecmos else None
         return Row(
             name,
             seconds,
@@ -287,34 +275,10 @@ class _Scorer:
             echo_reduction_db=metrics.echo_reduction_db(
                 self.heard[self.reference_only], output[self.reference_only]
             ),
-            aecmos_echo=echo_mos,
-            aecmos_degradation=degradation_mos,
+            aecmos_echo=None if mos is None else mos.echo,
+            aecmos_degradation=None if mos is None else mos.degradation,
             reason=reason,
         )
-
-    def _aecmos(self, output: Signal) -> tuple[float | None, float | None]:
-        if not self.with_aecmos:
-            return None, None
-        at_rate = [
-            soxr.resample(signal, self.rate_hz, AECMOS_RATE_HZ)
-            for signal in (self.played, self.heard, output)
-        ]
-        return aecmos(*at_rate)
-
-
-def aecmos(played: Signal, heard: Signal, output: Signal) -> tuple[float, float]:
-    """Microsoft's AECMOS for double talk (Purin et al. 2022) of the first 20 s at 16 kHz.
-
-    How little echo is heard, how little else is damaged, each 1 to 5. Needs the extra `bench`.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they come from what speechmos imports
-        model = importlib.import_module("speechmos.aecmos")
-    n_samples = min(len(played), len(output), round(AECMOS_S * AECMOS_RATE_HZ) - 1)
-    clips = {"lpb": played, "mic": heard, "enh": output}
-    clips = {name: np.clip(x[:n_samples], -1, 1).astype(np.float32) for name, x in clips.items()}
-    scores = model.run(clips, sr=AECMOS_RATE_HZ, talk_type="dt")
-    return float(scores["echo_mos"]), float(scores["deg_mos"])
 
 
 def _load_truth(path: Path, n_samples: int, rate_hz: int) -> Signal:

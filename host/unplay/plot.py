@@ -22,6 +22,8 @@ from unplay.report import pictures
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from unplay.report.echo import EchoPath
+
 FloatArray = NDArray[np.floating]
 
 INCHES = (9.0, 2.4)
@@ -84,6 +86,20 @@ def drift(log: Mapping[str, Any]) -> Figure:
     axes.errorbar(time_s, drift_ppm, yerr=2 * sigma_ppm, marker="o", capsize=4)
     axes.ticklabel_format(axis="y", useOffset=False)
     axes.set(xlabel="time in the recording, s", ylabel="drift, ppm")
+    return figure
+
+
+def echo_path(path: EchoPath) -> Figure:
+    """Impulse response, decay and frequency response of a path that `unplay.report.echo.measure` found."""
+    figure = Figure(figsize=(INCHES[0], INCHES[1] * 3), layout="constrained")
+    response, decay, spectrum = figure.subplots(3, 1)
+    time_ms = (np.arange(len(path.taps)) / path.sample_rate_hz - path.lead_s) * 1000
+    response.plot(time_ms, path.taps, linewidth=0.7)
+    response.set(title="impulse response", xlabel="time after the direct sound, ms")
+    decay.plot(time_ms[len(time_ms) - len(path.decay_db) :], path.decay_db)
+    decay.set(title="energy that is yet to come", xlabel="time after the direct sound, ms", ylabel="dB")
+    spectrum.semilogx(path.bands_hz, path.response_db)
+    spectrum.set(title="frequency response", xlabel="frequency, Hz", ylabel="dB")
     return figure
 
 

@@ -110,6 +110,14 @@ FIGURES: dict[str, Callable[[Session], float | None]] = {
 """What is worth watching on a device: its timing, its level, its load, and how well its sessions clean."""
 
 
+NEEDED = (
+    *("rate_hz", "frames", "ended", "started_s", "reference", "start_offset_samples"),
+    *("reference_delay_samples", "reference_played_samples", "slip_samples"),
+    *("clipped_samples", "late_blocks", "dropped_frames"),
+)
+"""Of session.json, what is used here; None where a device cannot know it."""
+
+
 def default_library() -> Path:
     """Where this system keeps what programs store for a user."""
     from platformdirs import user_data_path
@@ -352,6 +360,9 @@ def _check_format(facts: Any, where: str) -> None:
         raise BadInputError(
             f"{where} is of format {given!r}, and this unplay knows {FORMAT}: update the older of the two."
         )
+    missing = [name for name in NEEDED if name not in facts]
+    if missing:
+        raise BadInputError(f"{where} does not say {', '.join(missing)}: its session.json was cut or edited.")
 
 
 def _write_flac(path: Path, samples: Pcm, rate_hz: int) -> None:

@@ -85,7 +85,7 @@ class Listener:
         lag, number, quality = _strongest(self.cells)
         if quality < LEAST_QUALITY:
             return None
-        delay = self._unfold(lag, self.cells[number], self.turned[number])
+        delay = self._unfold(lag, int(self.cells[number]), int(self.turned[number]))
         return Arrival(delay, delay - _lead(self.cells, lag), quality)
 
     def _unfold(self, lag, peak, turned):
@@ -104,7 +104,7 @@ def _strongest(cells):
     best = best_lag = best_number = 0
     total = 0
     for lag in range(PERIOD):
-        value = abs(cells[number])
+        value = abs(int(cells[number]))
         if value > best:
             best, best_lag, best_number = value, lag, number
         total += (value >> 4) * (value >> 4)
@@ -123,9 +123,9 @@ def _lead(cells, lag):
     for k in range(PERIOD):
         before = (k - earliest) % PERIOD
         if before < DIRECT_SAMPLES:
-            values[before] = abs(cells[number])
+            values[before] = abs(int(cells[number]))
         elif before == DIRECT_SAMPLES:
-            threshold = abs(cells[number]) >> 1
+            threshold = abs(int(cells[number])) >> 1
         number = next_number(number)
     for k in range(DIRECT_SAMPLES):
         if values[k] >= threshold:

@@ -8,6 +8,7 @@ import scipy.signal
 
 from unplay.removal.echo_model import EchoModel
 from unplay.removal.echo_path import NearEndWeights, Paths, tap_power, tap_stft, weights_stft
+from unplay.removal.echo_system import EchoSystem, fit_system
 from unplay.removal.movement import path_switches, switching_start
 from unplay.virtual.scene import Scene, make_scene, room_response
 
@@ -79,3 +80,17 @@ def test_turns_are_found_in_paths_with_gain_tracks(scene: Scene) -> None:
     for n in (10_000, 80_000):
         expected = turns[:, n] @ paths
         np.testing.assert_allclose(gains[:, n] @ found.taps, expected, atol=1e-6 * np.abs(expected).max())
+
+
+def test_a_path_that_never_has_its_turn_is_no_division_by_zero(scene: Scene) -> None:
+    """Seen on eight seconds of a drifting clock: the idle path lost its level, and all became NaN."""
+    taps = np.zeros((2, scene.echo_path.size))
+    taps[0] = scene.echo_path
+    paths = Paths(taps, tap_power(taps, tap_stft(RATE_HZ)) + 1e-9)
+    turns = turns_at(len(scene.played), 95_000)
+    start = EchoSystem(scene.played, paths, gains=turns, switches=True)
+    fitted, residual = fit_system(start, scene.recording, RATE_HZ, ((1e-2, 10), (1e-3, 10), (1e-3, 10)))
+    assert np.all(np.isfinite(residual))
+    assert fitted.gains is not None
+    assert fitted.gains.any(axis=1).all()
+    assert np.std(residual) < np.std(scene.recording)

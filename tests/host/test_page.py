@@ -17,7 +17,8 @@ import pytest
 import soundfile
 
 from unplay import comparing
-from unplay.report import pictures
+from unplay.batch import run as batch
+from unplay.report import echo, pictures
 from unplay.virtual.scene import Scene, make_scene
 
 if TYPE_CHECKING:
@@ -46,6 +47,44 @@ def test_it_says_what_was_found_and_done(page: Path) -> None:
     assert "asked for by name" in text
     assert text.count("data:image/png") == 3
     assert "unplay clean reference.wav recording.wav" in text
+
+
+def test_it_measures_the_echo_path(page: Path, recorded: Scene) -> None:
+    """A fitted filter removes nothing of the talker that the reference does not explain."""
+    text = page.read_text("utf-8")
+    below = re.search(r"lies about (\d+) dB below what is left", text)
+    assert below
+    assert int(below[1]) > 40
+    for title in ("Impulse response", "Decay", "Frequency response", "Drift of the clocks", "Delay"):
+        assert f'aria-label="{title}' in text
+
+
+@pytest.mark.parametrize("taken", [0.03, 0.1, 0.3])
+def test_what_was_taken_along_is_measured(scene: Scene, taken: float) -> None:
+    """A share of the talker that was removed is found to a decibel; 20·lg(0.03/0.97) is 30 dB."""
+    left = (1 - taken) * scene.true_near_end
+    path = echo.measure(scene.played, scene.recording - left, left, scene.sample_rate_hz)
+    assert path is not None
+    assert path.taken_along_db == pytest.approx(20 * np.log10(taken / (1 - taken)), abs=1)
+
+
+def test_the_path_is_that_of_the_scene(scene: Scene) -> None:
+    path = echo.measure(scene.played, scene.echo, scene.true_near_end, scene.sample_rate_hz)
+    assert path is not None
+    truth = np.zeros(len(path.taps))
+    n_lead = round(path.lead_s * scene.sample_rate_hz)
+    n = min(len(truth) - n_lead, len(scene.echo_path))
+    truth[n_lead : n_lead + n] = scene.echo_path[:n]
+    # what the music does not play, above all between its partials, cannot be known
+    assert np.corrcoef(path.taps, truth)[0, 1] > 0.8
+    assert path.explained > 0.999
+    assert path.reverberation_s == pytest.approx(0.35, abs=0.05)
+
+
+def test_nothing_is_measured_on_nothing(scene: Scene) -> None:
+    silence = np.zeros_like(scene.echo)
+    assert echo.measure(silence, silence, scene.true_near_end, scene.sample_rate_hz) is None
+    assert echo.measure(scene.played, scene.echo, silence, scene.sample_rate_hz) is None
 
 
 def test_it_needs_nothing_else(page: Path) -> None:
@@ -195,10 +234,60 @@ def test_a_browser_plays_switches_and_seeks(browser: Chrome, page: Path) -> None
     assert [url for url in requested if not url.startswith(("data:", page.as_uri()))] == []
 
 
-@pytest.mark.parametrize("width", [390, 1200])
-def test_nothing_is_wider_than_the_window(browser: Chrome, page: Path, width: int) -> None:
-    browser.set_window_size(width, 900)
+AXE = Path(__file__).parent / "browser" / "node_modules" / "axe-core" / "axe.min.js"
+
+
+def serious_violations(browser: Chrome, page: Path) -> list[str]:
+    """What axe-core finds of what keeps people out, as its rule and the first element it found."""
+    if not AXE.exists():
+        message = f"no axe-core: npm install --prefix {AXE.parents[2]}"
+        if "CI" in os.environ:
+            pytest.fail(message)
+        pytest.skip(message)
     browser.get(page.as_uri())
-    assert browser.execute_script(
-        "return document.documentElement.scrollWidth <= document.documentElement.clientWidth"
-    )
+    browser.execute_script(AXE.read_text("utf-8"))
+    found = browser.execute_async_script("axe.run().then(arguments[arguments.length - 1])")
+    assert found["passes"], "axe-core looked at nothing"
+    return [
+        f"{rule['id']}: {rule['nodes'][0]['html'][:200]}"
+        for rule in found["violations"]
+        if rule["impact"] in ("serious", "critical")
+    ]
+
+
+@pytest.fixture(scope="module")
+def pages(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Of clean, compare and batch."""
+    folder = tmp_path_factory.mktemp("pages")
+    reference, recording, compared = (folder / name for name in ("song.wav", "take.wav", "compare.html"))
+    soundfile.write(reference, scene.reference, scene.sample_rate_hz)
+    soundfile.write(recording, scene.recording, scene.sample_rate_hz)
+    with pytest.MonkeyPatch.context() as patch:
+        quick = tuple(entry for entry in comparing.ENTRIES if entry.method == "subtract")
+        patch.setattr(comparing, "ENTRIES", quick)
+        comparing.compare(reference, recording, report=compared)
+    manifest = folder / "takes.csv"
+    manifest.write_text("reference,recording,room\nsong.wav,take.wav,hall\na.wav,b.wav,\n")
+    done = batch.run(manifest, settings=batch.Settings("fir", report=True))
+    return [done.folder / "take" / "report.html", compared, done.page]
+
+
+def test_nobody_is_kept_out(browser: Chrome, pages: list[Path]) -> None:
+    """Contrast, names, order, keyboard, as far as a program can tell."""
+    for scheme in ("light", "dark"):
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        for width in (390, 1200):
+            browser.set_window_size(width, 900)
+            for page in pages:
+                assert serious_violations(browser, page) == [], (page.name, scheme, width)
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+def test_nothing_is_wider_than_the_window(browser: Chrome, pages: list[Path], width: int) -> None:
+    browser.set_window_size(width, 900)
+    for page in pages:
+        browser.get(page.as_uri())
+        assert browser.execute_script(
+            "return document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+        ), page.name

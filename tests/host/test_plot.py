@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from unplay import plot
+from unplay.report.echo import measure
+from unplay.virtual.scene import Scene
 
 RATE_HZ = 8000
 SIGNALS = {
@@ -69,3 +71,16 @@ def test_no_drift_where_nothing_was_found() -> None:
 def test_seconds_without_removal_are_gaps() -> None:
     axes = plot.removal(LOG).axes[0]
     np.testing.assert_array_equal(np.asarray(axes.lines[0].get_ydata()), [-20.0, np.nan, -30.0])
+
+
+def test_the_echo_path_is_drawn_in_its_units(scene: Scene) -> None:
+    path = measure(scene.played, scene.echo, scene.true_near_end, scene.sample_rate_hz)
+    assert path is not None
+    figure = plot.echo_path(path)
+    response, decay, spectrum = (axes.lines[0] for axes in figure.axes)
+    time_ms, taps = np.asarray(response.get_xdata()), np.asarray(response.get_ydata())
+    # the direct sound of the scene comes 5 ms after it is played
+    assert time_ms[np.argmax(np.abs(taps))] == pytest.approx(5, abs=0.1)
+    assert np.asarray(decay.get_ydata())[0] == pytest.approx(0, abs=1e-6)
+    assert np.asarray(spectrum.get_xdata())[-1] < scene.sample_rate_hz / 2
+    assert is_drawn(figure)

@@ -102,6 +102,17 @@ def test_a_format_of_the_future_is_refused(library: Library, scene: Scene) -> No
         add(library, scene, format=2)
 
 
+def test_facts_that_are_missing_are_named(library: Library, scene: Scene) -> None:
+    session = add(library, scene)
+    facts = {name: value for name, value in session.facts.items() if name != "frames"}
+    (session.folder / "session.json").write_text(json.dumps(facts))
+    (damaged,) = library.sessions()
+    assert damaged.state == "damaged"
+    assert "does not say frames" in str(damaged.problem)
+    with pytest.raises(BadInputError, match="does not say frames"):
+        library.clean(damaged)
+
+
 def test_cleaned_by_what_the_device_knows(library: Library, scene: Scene) -> None:
     """One clock, so no search, no drift; the scene at −10 dB comes out at 35, 25 leaves it a margin."""
     session = add(library, scene)

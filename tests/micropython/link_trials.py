@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from serial_device import SerialDevice
@@ -38,6 +39,9 @@ def survive_faults(device: SerialDevice, folder: Path, n: int, file_bytes: int =
     return files
 
 
+_Transfer = Callable[[DeviceLink, "_Watch"], object]
+
+
 class _Watch:
     """Progress of one attempt: where it began and how far it came."""
 
@@ -55,12 +59,12 @@ def survive_unplugging(
 ) -> int:
     """Pulls the plug at n random moments of uploads and downloads; each goes on where it was, and ends right.
 
-    device: its line has a `link`. Returns the most bytes that an attempt sent again.
+    device: its line has a `link`. Returns the most acknowledged bytes that an attempt sent again.
     """
     moments = random.Random(seed)
     up, down = folder / "up", folder / "down"
     up.write_bytes(moments.randbytes(file_bytes))
-    transfers = [
+    transfers: list[_Transfer] = [
         lambda link, watch: link.put(up, NAME, watch),
         lambda link, watch: link.get(NAME, down, watch),
     ]
@@ -81,7 +85,7 @@ def survive_unplugging(
     return most_again
 
 
-def _interrupted(device: SerialDevice, transfer, watch: _Watch, after_s: float) -> bool:
+def _interrupted(device: SerialDevice, transfer: _Transfer, watch: _Watch, after_s: float) -> bool:
     """Whether a transfer ended although the plug is pulled after that time."""
     timer = threading.Timer(after_s, device.line.unplug)
     timer.start()

@@ -11,7 +11,9 @@ def find(name):
 
 
 def board_name(platform, machine):
-    """esp32, esp32s3, pico or pico2, from what `sys.platform` and `os.uname().machine` say."""
+    """esp32, esp32s3, pico, pico2 or pi, from what `sys.platform` and `os.uname().machine` say."""
+    if platform == "linux":
+        return "pi"
     if platform == "rp2":
         return "pico2" if "RP2350" in machine else "pico"
     if platform == "esp32":

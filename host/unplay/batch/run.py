@@ -93,6 +93,8 @@ def run(
     scheduler: address of a dask scheduler that does the work instead. again=True does everything anew; else
     what an earlier run with the same inputs, settings and version has cleaned or refused stands.
 
+    A script that calls this does so under `if __name__ == "__main__":`, since each process imports it.
+
     Raises BadInputError where the source, the output folder or the scheduler cannot be used.
     """
     source, settings = Path(source), settings or Settings()

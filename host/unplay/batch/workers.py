@@ -141,11 +141,12 @@ def outcomes(
 
 def _new_process() -> ProcessPoolExecutor:
     """A process that starts from nothing: what was forked from a process with threads may hang."""
-    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _end_with_parent)
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin)
 
 
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever."""
+def _begin() -> None:
+    """One thread a process; and an end with its parent, which would else be waited for for ever."""
+    os.environ["OMP_NUM_THREADS"] = "1"
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

@@ -13,6 +13,7 @@ from unplay_shared import packets
 
 LONGEST_PAYLOAD = 8192  # no device sends longer ones
 _CAREFUL_CREDIT = 240  # what any line's input holds
+_CAREFUL_FILLER = 1100  # longer than the packets of a device without flow control
 _NOISE_KEPT = 200
 
 
@@ -91,6 +92,7 @@ class Channel:
     def __init__(self, port: Port) -> None:
         self.port = port
         self.credit_bytes = _CAREFUL_CREDIT
+        self.filler_bytes = _CAREFUL_FILLER  # what ends any packet
         self.heard_s = -1e9  # when the device last answered, and so had heard of us
         self.statuses: deque[dict[str, Any]] = deque(maxlen=1000)
         self.decoder = Decoder()
@@ -145,9 +147,12 @@ class Channel:
         """How long the line takes for n bytes; 0 where it has no rate."""
         return 10 * n / self.port.baud if self.port.has_baud else 0.0
 
-    def fill(self, least: int = 0) -> None:
-        """Ends whatever packet the device is waiting for, with filler; then nothing is under way."""
-        n = max(least, self._unsent + min(self.under_way, self.credit_bytes))
+    def fill(self, whole_packets: int = 0) -> None:
+        """Ends the packet that the device is waiting for, with filler; then nothing is under way.
+
+        whole_packets: how many of the longest to fill at least, where it isn't clear what the device does.
+        """
+        n = max(whole_packets * self.filler_bytes, self._unsent + min(self.under_way, self.credit_bytes))
         self.port.write(bytes([packets.FILLER]) * n)
         self._sent += n
         self._unsent = 0
@@ -216,7 +221,7 @@ class Channel:
                     return refused_or(answer)
             except StalledError:
                 pass
-            self.fill(LONGEST_PAYLOAD if attempt >= tries // 2 else 0)
+            self.fill(1 if attempt >= tries // 2 else 0)
         raise NoAnswerError(
             f"the device at {self.port.name} no longer answers; is it switched on, and the cable sound?"
         )

@@ -25,7 +25,7 @@ _HELLO_S = 0.2
 _SWITCH_S = 0.04  # the device waits, too, for its answer to leave
 _LEAST_CREDIT = 64  # bytes; less would not hold a call
 _LEAST_PACKET = 256
-_FILLER_BYTES = 1100  # as long as the packets of a device without flow control
+_MOST_FILLER = 5  # careful lengths, until WELCOME has said how long packets are
 
 
 class DeviceLink:
@@ -81,7 +81,7 @@ class DeviceLink:
     def _hello_once(self, attempt: int) -> Packet | None:
         greeting = packets.hello()
         if attempt:  # the device may be waiting for the rest of a packet
-            self.channel.fill(min(LONGEST_PAYLOAD, _FILLER_BYTES * 2 ** (attempt - 1)))
+            self.channel.fill(min(attempt, _MOST_FILLER))
         try:
             self.channel.send_raw(greeting, greeting[3])
         except StalledError:
@@ -101,6 +101,7 @@ class DeviceLink:
             raise _other_version(value(said, "protocol", list))
         self.channel.credit_bytes = max(_LEAST_CREDIT, value(said, "credit", int))
         self.packet_bytes = max(_LEAST_PACKET, min(LONGEST_PAYLOAD, value(said, "packet", int)))
+        self.channel.filler_bytes = self.packet_bytes + packets.OVERHEAD_BYTES + self.channel.credit_bytes
         self.bauds = [rate for rate in value(said, "bauds", list) if isinstance(rate, int)]
         self.welcome = said
         return said
@@ -175,7 +176,7 @@ class DeviceLink:
 
     def _has(self, name: str, size: int, sha256: str) -> bool:
         try:
-            return self._open(name) == size and self._digest(size)["sha256"] == sha256
+            return self._open(name) == size and self._digest(size).get("sha256") == sha256
         except RefusedError as error:
             if error.code != faults.NOT_FOUND:
                 raise
@@ -193,7 +194,7 @@ class DeviceLink:
                 raise TransferError("the device cannot read its own file to the end; is its card failing?")
 
     def _same_start(self, file: BinaryIO, length: int) -> bool:
-        return self._digest(length)["crc32"] == _crc32_of(file, length)
+        return self._digest(length).get("crc32") == _crc32_of(file, length)
 
     def get(self, name: str, path: str | os.PathLike[str], progress: Progress | None = None) -> None:
         """Downloads a file, whole and verified or not at all; goes on where an earlier one broke off."""
@@ -212,8 +213,8 @@ class DeviceLink:
             there = min(size, part.stat().st_size)
             file.truncate(there)
             Download(self.channel, file, size, self.packet_bytes, progress).run(there)
-            sha256 = _sha256_of(file)
-        return self._digest(size)["sha256"] == sha256
+            theirs = self._digest(size).get("sha256")
+            return theirs == _sha256_of(file)
 
     def ls(self) -> dict[str, int]:
         """All files on the device: name and bytes."""
@@ -252,7 +253,7 @@ class DeviceLink:
                     self.channel.request(packets.PING)
                 self.channel.wait_for_status(0.5)
         finally:
-            with contextlib.suppress(NoAnswerError, RefusedError):
+            with contextlib.suppress(DeviceUnreachableError):
                 self.call("status", on=False)
 
     def log(self) -> list[str]:

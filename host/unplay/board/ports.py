@@ -45,11 +45,11 @@ class SerialPort:
 
     has_baud = True
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, baud: int = DEFAULT_BAUD) -> None:
         self.name = name
         try:
             self._serial = serial.Serial(
-                name, DEFAULT_BAUD, timeout=_TICK_S, write_timeout=_WRITE_TIMEOUT_S, exclusive=True
+                name, baud, timeout=_TICK_S, write_timeout=_WRITE_TIMEOUT_S, exclusive=True
             )
         except (OSError, ValueError) as error:
             raise PortError(_why_closed(name, error)) from error
@@ -124,9 +124,9 @@ class TcpPort:
         self._socket.close()
 
 
-def open_port(name: str) -> Port:
+def open_port(name: str, baud: int = DEFAULT_BAUD) -> Port:
     """Opens a serial port by name, a pseudo-terminal by path, or tcp://HOST:PORT. Raises PortError."""
-    return TcpPort(name) if name.startswith("tcp://") else SerialPort(name)
+    return TcpPort(name) if name.startswith("tcp://") else SerialPort(name, baud)
 
 
 def candidates() -> list[str]:

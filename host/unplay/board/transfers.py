@@ -8,7 +8,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import BinaryIO
 
-from unplay.board.channel import LONGEST_PAYLOAD, Channel, Packet, StalledError, refused_or
+from unplay.board.channel import Channel, Packet, StalledError, refused_or
 from unplay.board.faults import NoAnswerError, TransferError
 from unplay_shared import packets
 
@@ -45,6 +45,7 @@ class _Transfer:
     def run(self, start: int) -> None:
         """Transfers what comes after the first `start` bytes. Raises what DeviceLink does."""
         self._done = self._next = start
+        self._report()
         while self._done < self._size:
             before = self._done
             try:
@@ -53,8 +54,11 @@ class _Transfer:
                 self._recover()
             if self._done > before:
                 self._failures = 0
-                if self._progress is not None:
-                    self._progress(self._done, self._size)
+                self._report()
+
+    def _report(self) -> None:
+        if self._progress is not None:
+            self._progress(self._done, self._size)
 
     def _step(self) -> None:
         raise NotImplementedError
@@ -70,7 +74,7 @@ class _Transfer:
                 f"the device at {self._channel.port.name} stopped answering in the middle of a file; "
                 "repeat the command to go on there"
             )
-        self._channel.fill(LONGEST_PAYLOAD if self._failures % 4 == 3 else 0)
+        self._channel.fill(1 if self._failures % 4 == 3 else 0)
         self._hit()
         self._start_again()
 

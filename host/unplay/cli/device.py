@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -292,3 +293,40 @@ def log(port: Port = None) -> None:
     with connected(port) as link:
         for line in link.log():
             print(line)
+
+
+@app.command()
+def serve(
+    storage: Annotated[Path, typer.Option(metavar="DIR", help="Folder of references, sessions, settings.")],
+    listen: Annotated[
+        str, typer.Option(metavar="tcp://HOST:PORT|PORT", help="Where hosts connect: TCP, or a serial port.")
+    ] = "tcp://0.0.0.0:5333",
+    card: Annotated[str, typer.Option(metavar="NAME", help="ALSA's name of the sound card.")] = "default",
+    scene: Annotated[
+        Path | None, typer.Option(metavar="FILE|DIR", help="A computed room instead of a sound card.")
+    ] = None,
+) -> None:
+    """Be a device: on a Raspberry Pi with a card that plays and records (`pip install 'unplay[pi]'`).
+
+    Example: unplay device serve --storage /home/pi/unplay --card hw:0
+    """
+    from unplay.board.pi.serving import serve as be_a_device
+
+    with contextlib.suppress(KeyboardInterrupt):
+        be_a_device(storage, listen, _i2s(card, scene), lambda address: print(address, flush=True))
+
+
+def _i2s(card: str, scene: Path | None) -> type:
+    """What `machine.I2S` shall be."""
+    if scene is None:
+        from unplay.board.pi.alsa import AlsaI2S, require_alsa
+
+        require_alsa()
+        AlsaI2S.card = card
+        return AlsaI2S
+    from unplay.board.pi.room import RoomI2S
+    from unplay.virtual.setup import make_room, read
+    from unplay.virtual.streams import Streams
+
+    RoomI2S.streams = Streams(make_room(read(scene)), keep_truth=False)
+    return RoomI2S

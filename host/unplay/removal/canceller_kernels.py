@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from unplay_shared.kernels import STATE_MAX, W_MAX
+from unplay_shared.kernels import STATE_MAX, W_MAX, next_state
 
 Integers = NDArray[np.integer]
 Wide = NDArray[np.int64]
@@ -341,3 +341,46 @@ def constrain(w: Integers, tail: Integers, part: int, n_bins: int, n_parts: int,
     wide[:, 0] -= _shifted(re, shift)
     wide[:, 1] += _shifted(im, shift)
     grid[:, part] = np.clip(wide, -W_MAX - 1, W_MAX)
+
+
+# The marker
+
+
+@lru_cache(maxsize=1)
+def _states() -> Integers:
+    """All states of the recursion (2047,), from 1 on."""
+    states = [1]
+    while len(states) < 2047:
+        states.append(next_state(states[-1]))
+    return np.array(states, np.int64)
+
+
+def _run(state: int, n: int) -> Integers:
+    """n states from one on."""
+    states = _states()
+    first = int(np.nonzero(states == state)[0][0])
+    return states[(first + np.arange(n)) % len(states)]
+
+
+def chips(out: Integers, first: int, n: int, state: int, level: int) -> int:
+    run = _run(state, n + 1)
+    out[first : first + n] = np.where(run[:-1] & 0x400, -level, level)
+    return int(run[-1])
+
+
+def fold(
+    x: Integers, first: int, n: int, cells: Integers, turned: Integers, turn: int, state: int, shift: int
+) -> int:
+    run = _run(state, n + 1)
+    values = x[first : first + n] >> shift
+    np.add.at(cells, run[:-1], values)
+    np.add.at(turned, run[:-1], turn * values.astype(np.int32))
+    return int(run[-1])
+
+
+def hadamard(z: Integers, n: int) -> None:
+    half = 1
+    while half < n:
+        pairs = z[:n].reshape(-1, 2, half)
+        pairs[:, 0], pairs[:, 1] = pairs[:, 0] + pairs[:, 1], pairs[:, 0] - pairs[:, 1]
+        half *= 2

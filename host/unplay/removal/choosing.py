@@ -21,6 +21,7 @@ from scipy.ndimage import uniform_filter
 from unplay.removal.echo_path import weights_stft
 from unplay.removal.echo_system import SCHEDULE, EchoSystem, fit_system, still_system
 from unplay.removal.movement import low_rank_start, switching_start
+from unplay.removal.threads import N_THREADS
 from unplay.removal.trust import trusted_frames
 
 FloatArray = NDArray[np.floating]
@@ -56,9 +57,6 @@ FURTHER_STAGES = {
     "movement": ["loudspeaker curve"],
 }
 """What may be added to a stage that helped; a moving path has gains of its own."""
-
-N_THREADS = 2
-"""Candidates fitted at a time; the transforms they spend their time in run side by side."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +135,7 @@ class _Trial:
         )
         start, open_stages = still, ["loudspeaker curve", "gain track", "movement"]
         while open_stages:
+            # the transforms that a fit spends its time in run side by side
             with ThreadPoolExecutor(N_THREADS) as pool:
                 fitted = list(pool.map(partial(self._with, start, chosen), open_stages))
             candidates = dict(zip(open_stages, fitted, strict=True))
@@ -185,6 +184,8 @@ class _Trial:
         """The candidate of few paths with gain tracks, as paths that take turns if that is what it is."""
         assert few.system.gains is not None
         paths, turns = switching_start(few.system.paths, few.system.gains)
+        if not turns.any(axis=1).all():  # a path that never has its turn is none
+            return few
         system = replace(few.system, paths=paths, gains=turns, switches=True)
         switching = self._fit(system, TRIAL_SCHEDULE)
         effect_db = self._gain_db(few.residual, switching.residual)

@@ -129,6 +129,8 @@ def _refit_gains(
         return system, residual
     fit = path_switches if system.switches else fit_gains
     gains = fit(system.model(), system.paths.taps, recording, weights.of(residual, floor), weights.stft)
-    level = np.sqrt(np.mean(gains**2, axis=1, keepdims=True)) + 1e-30
+    if not gains.any(axis=1).all():  # a path that is never heard would have no level: the turns stay
+        return system, residual
+    level = np.sqrt(np.mean(gains**2, axis=1, keepdims=True))
     refitted = replace(system, gains=gains / level, paths=system.paths.scaled(level))
     return refitted, recording - refitted.echo()

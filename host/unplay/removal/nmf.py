@@ -37,6 +37,7 @@ from threadpoolctl import threadpool_limits
 from unplay.errors import BadInputError
 from unplay.removal.baselines import magnitude_gain
 from unplay.removal.stft import Stft
+from unplay.removal.threads import N_THREADS
 
 FloatArray = NDArray[np.floating]
 Divergence = Literal["kl", "is"]
@@ -47,7 +48,6 @@ FRAME_S = 0.064
 FLOOR = 1e-6
 """Added to a spectrogram, relative to its mean, so that digital silence has a logarithm."""
 
-N_THREADS = 2
 PIECE_BINS = 64
 """Bins worked on at a time: few enough to stay in the processor's cache."""
 

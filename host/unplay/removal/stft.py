@@ -8,7 +8,9 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-FFT_WORKERS = 2
+from unplay.removal.threads import N_THREADS
+
+FFT_WORKERS = N_THREADS
 """Threads of one FFT call over many frames."""
 
 

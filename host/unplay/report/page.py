@@ -24,10 +24,14 @@ from numpy.typing import NDArray
 from unplay.audio import load_mono
 from unplay.comparing import BLIND_FIGURES, FIGURES, Comparison
 from unplay.metrics import FORGIVING_TAPS, energy_ratio_db, reference_correlation
-from unplay.report import pictures
+from unplay.removal.clock import on_recording_clock
+from unplay.report import charts, pictures
+from unplay.report.echo import measure
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+    from unplay.removal.alignment import Alignment
 
 FloatArray = NDArray[np.floating]
 
@@ -39,6 +43,9 @@ LONGEST_HEARD_S = 5400.0
 
 COMPRESSION_LEVEL = 0.8
 """Of libsndfile: 40 kbit/s at 16 to 24 kHz, so that ten minutes of three sounds stay below 15 MB."""
+
+MEASURED_S = 60.0
+"""The path and what was taken along are measured where most was removed, on no more than this."""
 
 LISTEN_FIRST = 5
 PLAYING_DB = 30.0
@@ -69,17 +76,23 @@ class Track:
     coded: str
 
 
-def clean_page(log: Mapping[str, Any], recording: Path, near_end: Path) -> str:
+def clean_page(
+    log: Mapping[str, Any], alignment: Alignment, reference: Path, recording: Path, near_end: Path
+) -> str:
     """The page (HTML) of a run of `clean`.
 
-    log: as `--log` writes it. recording, near_end: files of equal length; what was removed is their
-    difference.
+    log: as `--log` writes it. alignment: at the recording's sample rate. recording, near_end: files of equal
+    length; what was removed is their difference.
     """
     rate_hz = _page_rate_hz(log["inputs"]["recording"]["sample_rate_hz"])
     recorded, left = load_mono(recording, rate_hz), load_mono(near_end, rate_hz)
     n_samples = min(len(recorded), len(left))
     recorded, left = recorded[:n_samples], left[:n_samples]
     removed = recorded - left
+    recording_rate_hz = log["inputs"]["recording"]["sample_rate_hz"]
+    stretches = [stretch.scaled(rate_hz / recording_rate_hz) for stretch in alignment.stretches]
+    most = _most_removed(removed, rate_hz)
+    played = on_recording_clock(load_mono(reference, rate_hz), stretches, most.start, most.stop)
     return _render(
         "clean.html",
         recording.name,
@@ -94,8 +107,10 @@ def clean_page(log: Mapping[str, Any], recording: Path, near_end: Path) -> str:
         several_channels=log["inputs"]["recording"]["n_channels"] > 1,
         warnings=log["warnings"],
         log=log,
-        levels=_level_chart(recorded, left, removed, rate_hz),
-        drift=_drift_chart(log["drift_track"], log["drift_sigma_ppm"], n_samples / rate_hz),
+        levels=charts.levels(recorded, left, removed, rate_hz),
+        clock=charts.of_clock(stretches, alignment.drift_sigma_ppm, rate_hz, n_samples / rate_hz),
+        echo=charts.of_echo(measure(played, removed[most], left[most], rate_hz)),
+        measured_s=(most.start / rate_hz, most.stop / rate_hz),
         listen_first=_listen_first(removed, left, rate_hz),
         chance=math.sqrt(FORGIVING_TAPS / rate_hz),
     )
@@ -172,7 +187,7 @@ def _render(
 ) -> str:
     tracks = _tracks(sounds, rate_hz)
     return (
-        environment(clock=_clock)
+        environment(clock=charts.clock)
         .get_template(template)
         .render(
             name=name,
@@ -240,45 +255,15 @@ def _pace(drift_ppm: float) -> str:
     return f"{abs(drift_ppm):.2f} ppm {'slow' if drift_ppm < 0 else 'fast'}"
 
 
-def _level_chart(recorded: FloatArray, left: FloatArray, removed: FloatArray, rate_hz: int) -> dict[str, Any]:
-    """Level of each sound in each second, as paths in a box of 900 by 120."""
-    levels = {
-        key: pictures.level_per_second_db(sound, rate_hz)
-        for key, sound in (("recording", recorded), ("near_end", left), ("removed", removed))
-    }
-    top_db = 10 * math.ceil(max(float(np.max(level)) for level in levels.values()) / 10)
-    bottom_db = top_db - 80
-    n_seconds = len(levels["recording"])
-    x = (np.arange(n_seconds) + 0.5) * (pictures.COLUMNS / n_seconds)
-    return {
-        "top_db": top_db,
-        "bottom_db": bottom_db,
-        "paths": {
-            key: pictures.path(x, (top_db - level.clip(bottom_db)) * (120 / 80))
-            for key, level in levels.items()
-        },
-    }
-
-
-def _drift_chart(
-    track: list[dict[str, float]], sigma_ppm: float | None, duration_s: float
-) -> dict[str, Any] | None:
-    """Drift over time with its uncertainty, as paths in a box of 900 by 120; None for a single value."""
-    if len(track) < 2:
-        return None
-    time_s = np.array([point["time_s"] for point in track])
-    ppm = np.array([point["drift_ppm"] for point in track])
-    sigma = sigma_ppm or 0.0
-    low, high = float(np.min(ppm)) - 3 * sigma - 0.1, float(np.max(ppm)) + 3 * sigma + 0.1
-    x = time_s / duration_s * pictures.COLUMNS
-
-    def height(values: FloatArray) -> FloatArray:
-        return 120 * (high - values) / (high - low)
-
-    band = pictures.path(
-        np.concatenate([x, x[::-1]]), np.concatenate([height(ppm + sigma), height(ppm - sigma)[::-1]])
-    )
-    return {"line": pictures.path(x, height(ppm)), "band": f"{band}Z", "low_ppm": low, "high_ppm": high}
+def _most_removed(removed: FloatArray, rate_hz: int) -> slice:
+    """The MEASURED_S, or all if there is less, from which most was removed."""
+    length = round(MEASURED_S) * rate_hz
+    if len(removed) <= length:
+        return slice(0, len(removed))
+    energies = 10 ** (pictures.level_per_second_db(removed, rate_hz) / 10)
+    sums = np.convolve(energies, np.ones(round(MEASURED_S)), "valid")
+    start = min(int(np.argmax(sums)) * rate_hz, len(removed) - length)
+    return slice(start, start + length)
 
 
 def _listen_first(removed: FloatArray, left: FloatArray, rate_hz: int) -> list[dict[str, float]]:
@@ -298,8 +283,3 @@ def _listen_first(removed: FloatArray, left: FloatArray, rate_hz: int) -> list[d
             }
         )
     return sorted(found, key=lambda second: -second["correlation"])[:LISTEN_FIRST]
-
-
-def _clock(time_s: float) -> str:
-    minutes, seconds = divmod(round(time_s), 60)
-    return f"{minutes}:{seconds:02}"

@@ -29,7 +29,7 @@ _TIOCGPTPEER = 0x5441
 _CTRL_C = b"\x03"
 _BURST_BYTES = 64  # a full-speed USB packet: what one accident takes
 _TICK_S = 0.00025  # bytes are handed on at most this late
-_READ_AHEAD_BYTES = 512  # between a sender and the wire
+_READ_AHEAD_BYTES = 2048  # between a sender and the wire, as in a driver
 _LISTEN_S = 0.1
 
 
@@ -142,8 +142,8 @@ class Line:
 
     process_in, process_out: file descriptors of the device's standard input (to write to; the master of a
     pseudo-terminal) and output (to read from; may be the same).
-    interrupt: called when Ctrl-C arrives while a program runs and `keyboard_interrupt` is on; the process's owner
-    keeps that as the process wants it.
+    interrupt: called when Ctrl-C arrives while a program runs and `keyboard_interrupt` is on; the process's
+    owner keeps that as the process wants it.
     link: a symbolic link to the pseudo-terminal, which keeps its name when the plug is pulled and put in.
     """
 

@@ -113,9 +113,7 @@ def read(path: Path | None) -> Setup:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BadInputError(
-            f"{path} is no scene: {error}. the README of unplay.virtual has one."
-        ) from error
+        raise BadInputError(f"{path} is no scene: {error}. the README of unplay.virtual has one.") from error
     return from_table(table, path.parent)
 
 

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import soundfile
 
 import unplay
@@ -58,10 +59,9 @@ def write_recordings(folder: Path, n: int) -> list[dict[str, str]]:
     """Rows of a manifest, and the files they name, N_BROKEN of which at the end cannot be read."""
     cases = [load_case(path) for path in case_folders(corpus_folder())]
     cases = [case for case in cases if has_both(case)]
-    rows = []
-    for k in range(n - N_BROKEN):
-        case, turn = cases[k % len(cases)], k // len(cases)
-        rows.append(write_cut(folder, case, turn, -(-n // len(cases))))
+    n_turns = -(-n // len(cases)) + 1
+    cuts = [(case, turn) for turn in range(n_turns) for case in cases if sounds(case, turn, n_turns)]
+    rows = [write_cut(folder, case, turn, n_turns) for case, turn in cuts[: n - N_BROKEN]]
     whole = (folder / rows[0]["recording"]).read_bytes()
     broken = (b"", whole[:30], b"not sound" * 1000, whole[:44], None)
     for k, content in enumerate(broken):
@@ -77,14 +77,29 @@ def has_both(case: Case) -> bool:
     return all(truth is not None and truth.any() for truth in truths)
 
 
-def write_cut(folder: Path, case: Case, turn: int, n_turns: int) -> dict[str, str]:
-    """LENGTH_S of a case, later at each turn; the reference is the whole of it."""
+def sounds(case: Case, turn: int, n_turns: int) -> bool:
+    """Whether there is an echo, within 20 dB of its mean over the case, in at least half of a cut."""
+    assert case.true_echo is not None
+    window = round(0.1 * case.sample_rate_hz)
+    echo = case.true_echo[cut_of(case, turn, n_turns)]
+    powers = np.mean(echo[: len(echo) // window * window].reshape(-1, window) ** 2, axis=1)
+    return bool(np.mean(powers > 0.01 * np.mean(case.true_echo**2)) >= 0.5)
+
+
+def cut_of(case: Case, turn: int, n_turns: int) -> slice:
+    """LENGTH_S of a case, later at each turn."""
     length = round(LENGTH_S * case.sample_rate_hz)
     start = round(turn / n_turns * max(0, len(case.recording) - length))
+    return slice(start, start + length)
+
+
+def write_cut(folder: Path, case: Case, turn: int, n_turns: int) -> dict[str, str]:
+    """The reference is that of the whole case."""
+    cut = cut_of(case, turn, n_turns)
     name = f"{case.name}-{turn}"
     assert case.true_near_end is not None
     for kind, signal in (("", case.recording), ("-truth", case.true_near_end)):
-        soundfile.write(folder / f"{name}{kind}.wav", signal[start : start + length], case.sample_rate_hz)
+        soundfile.write(folder / f"{name}{kind}.wav", signal[cut], case.sample_rate_hz)
     return {"reference": str(case.reference_path), "recording": f"{name}.wav", "id": name}
 
 

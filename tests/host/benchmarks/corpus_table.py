@@ -30,9 +30,10 @@ import scipy
 from cases import case_folders, corpus_folder, load_case
 from cleaners import CLEANERS
 from peers import PEERS, why_no_speexdsp
-from scoring import GROUPS, Row, Verdict, score, verdicts, why_no_aecmos
+from scoring import GROUPS, Row, Verdict, score, verdicts
 
 import unplay
+from unplay.metrics import why_no_aecmos
 
 
 def main() -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 
 from cases import Case, Signal
 
-from unplay import comparing
-from unplay.metrics import echo_reduction_db, energy_ratio_db, si_sdr_db
+from unplay import metrics
+from unplay.metrics import Aecmos, echo_reduction_db, energy_ratio_db, si_sdr_db
 
 NOT_FOUND = 3
 
@@ -82,14 +81,6 @@ class Outcome:
     exit_code: int = 0
     drift_ppm: float | None = None
     note: str = ""
-
-
-@dataclass(frozen=True)
-class Aecmos:
-    """Mean opinion scores from 1 to 5: of the echo that is heard, of other degradation."""
-
-    echo: float
-    degradation: float
 
 
 @dataclass(frozen=True)
@@ -168,19 +159,7 @@ def score(case: Case, outcome: Outcome, peer_outputs: dict[str, Signal], *, with
 
 
 def aecmos(case: Case, output: Signal) -> Aecmos:
-    """AECMOS for double talk; the real cases are at its sample rate."""
-    return Aecmos(*comparing.aecmos(case.reference, case.recording, output))
-
-
-def why_no_aecmos() -> str | None:
-    """What to install, if anything."""
-    absent = [name for name in ("speechmos", "onnxruntime", "librosa") if not importlib.util.find_spec(name)]
-    if not absent:
-        return None
-    return (
-        f"AECMOS needs {', '.join(absent)}, so real double talk can't be scored; "
-        "`pip install 'unplay[bench]'` brings it."
-    )
+    return metrics.aecmos(case.reference, case.recording, output, case.sample_rate_hz)
 
 
 def verdicts(rows: list[Row]) -> list[Verdict]:

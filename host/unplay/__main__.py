@@ -1,0 +1,5 @@
+"""`python -m unplay`."""
+
+from unplay.cli import main
+
+main()
