@@ -148,6 +148,7 @@ class VirtualDevice:
         else:
             self._line.attach(ours, ours)
             os.close(self._serial)
+        self._line.keyboard_interrupt = False  # till the file system is there: board.py says when
         self._serial = ours
         threading.Thread(target=self._serve, args=[process, *fifos], name="world", daemon=True).start()
         self._watcher = threading.Thread(target=self._watch, args=[process], daemon=True)

@@ -86,7 +86,7 @@ class Setup:
     noise: NoiseSetup = NoiseSetup()
     card: CardSetup | None = CardSetup()
     line: LineSetup = LineSetup()
-    fault: FaultSetup = FaultSetup()
+    fault: FaultSetup = field(default_factory=FaultSetup)
     folder: Path = Path()
 
 
