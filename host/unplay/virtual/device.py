@@ -69,6 +69,7 @@ class VirtualDevice:
         self.streams.wiring = make_wiring(self.setup.fault)
         self.lights: list[tuple[int, int]] = []
         self._levels: dict[int, int] = {}
+        self._power = threading.RLock()  # held while power goes on or off, and while the world answers
         self._link, self._on_write = link, on_write
         self._process: subprocess.Popen[bytes] | None = None
         self._line: Line | None = None
@@ -100,18 +101,20 @@ class VirtualDevice:
 
     def close(self) -> None:
         """Take its power and its port away."""
-        self.cut_power()
-        if self._line is not None:
-            self._line.close()
-            os.close(self._serial)
-            self._line = None
+        with self._power:
+            self.cut_power()
+            if self._line is not None:
+                self._line.close()
+                os.close(self._serial)
+                self._line = None
 
     def cut_power(self) -> None:
         """The process is gone at once; files stay as they are at that moment."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
+        with self._power:
+            process, self._process = self._process, None
+            if process is not None:
+                process.kill()
+                process.wait()
 
     def wait(self) -> None:
         """Until the power is cut."""
@@ -157,14 +160,15 @@ class VirtualDevice:
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
         """A program that ends is a soft reset, which the raw prompt survives, or a reset it asked for."""
         process.wait()
-        if self._process is not process:
-            return
-        raw = self.line.raw_prompt and not self._resetting
-        self._resetting = False
-        self.line.say(REBOOTED)
-        self._spawn(runs_main=not raw)
-        if raw:
-            os.write(self._serial, RAW_PROMPT)
+        with self._power:
+            if self._process is not process:
+                return
+            raw = self.line.raw_prompt and not self._resetting
+            self._resetting = False
+            self.line.say(REBOOTED)
+            self._spawn(runs_main=not raw)
+            if raw:
+                os.write(self._serial, RAW_PROMPT)
 
     def _interrupt(self) -> None:
         if self._process is not None:
@@ -177,8 +181,12 @@ class VirtualDevice:
         with open(requests, "rb") as incoming, open(answers, "wb", buffering=0) as outgoing:
             while len(head := incoming.read(HEAD.size)) == HEAD.size:
                 letter, now_us, value = HEAD.unpack(head)
+                with self._power:
+                    if self._process is not process:
+                        return
+                    answer = self._answer(process, letter, now_us, value, incoming.read)
                 try:
-                    outgoing.write(self._answer(process, letter, now_us, value, incoming.read))
+                    outgoing.write(answer)
                 except BrokenPipeError:
                     return
 
