@@ -23,9 +23,7 @@ _FRESH_S = 5.0  # after a longer silence the session is opened anew
 _KEEP_ALIVE_S = 3.0
 _HELLO_S = 0.2
 _SWITCH_S = 0.04  # the device waits, too, for its answer to leave
-_TRIES_AT_RAISED = (
-    1  # a device that has restarted is back at the first rate, where garbled bytes may interrupt
-)
+_TRIES_AT_RAISED = 1  # a device that has restarted is at its first rate; garbled bytes may interrupt it
 _LEAST_CREDIT = 64  # bytes; less would not hold a call
 _LEAST_PACKET = 256
 _MOST_FILLER = 5  # careful lengths, until WELCOME has said how long packets are
