@@ -37,13 +37,6 @@ TITLES = {
     "pi": "Raspberry Pi",
 }
 
-PI = {
-    "SOUND": {"bclk": 18, "lrclk": 19, "din": 20, "dout": 21},
-    "BUTTON": 17,
-    "LED": 27,
-}
-"""A Raspberry Pi's I2S pins are fixed; button and LED are as its page says."""
-
 
 class Wire(NamedTuple):
     """From a part's pin to the board's. gpio: its number, or 3V3, 5V, GND, or "" where it stays open."""
@@ -55,8 +48,6 @@ class Wire(NamedTuple):
 
 def pins(board: str) -> dict[str, Any]:
     """The constants of a board's file, without running it; those of another board's file are looked up."""
-    if board == "pi":
-        return PI
     found: dict[str, Any] = {}
     for node in ast.parse((BOARDS / f"{board}.py").read_text(encoding="utf-8")).body:
         if not isinstance(node, ast.Assign):

@@ -27,6 +27,7 @@ app = typer.Typer(
 app.command("setup")(device_setup.setup)
 app.command("flash")(device_setup.flash)
 app.command("install")(device_setup.install)
+app.command("doctor")(device_setup.doctor)
 
 Port = Annotated[
     str | None,

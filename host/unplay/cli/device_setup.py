@@ -1,4 +1,4 @@
-"""`unplay device flash`, `install` and `setup`: what a new board needs."""
+"""`unplay device flash`, `install`, `doctor` and `setup`: what a new board needs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ import typer
 from unplay.cli import printing
 
 if TYPE_CHECKING:
+    from unplay.board.doctor import Examination
     from unplay.board.flash import Flashed
     from unplay.board.install import Installed
+
+FOUND = 6
+"""Exit code of an examination that found something, as of a validation below its floor."""
 
 FIRMWARE = typer.Argument(metavar="FIRMWARE", help="MicroPython's .bin (ESP32) or .uf2 (Pico) file.")
 PORT = typer.Option(metavar="PORT", help="Serial port of the board; not needed where there is only one.")
@@ -74,7 +78,7 @@ def setup(
     erase: Annotated[bool, ERASE] = False,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
-    """A new board, all in one: flash MicroPython, install unplay.
+    """A new board, all in one: flash MicroPython, install unplay, examine it as `doctor` does.
 
     Example: unplay device setup RPI_PICO2-v1.29.0.uf2
     """
@@ -87,10 +91,52 @@ def setup(
         progress("waiting for MicroPython", 0.0)
         found = wait_for_prompt(port)
     installed = _install(found, board, False)
-    if as_json:
-        printing.print_json({"flash": flashed.as_json(), "install": installed.as_json()})
-    else:
+    if not as_json:
         print_installed(installed)
+    examination = _examine(found)
+    if as_json:
+        steps = {"flash": flashed, "install": installed, "doctor": examination}
+        printing.print_json({name: step.as_json() for name, step in steps.items()})
+    else:
+        print_examination(examination)
+    _end(examination)
+
+
+def doctor(port: Port = None, as_json: Annotated[bool, JSON] = False) -> None:
+    """Play and record for a few seconds, and name the wire or setting that is wrong. Be quiet meanwhile.
+
+    Exit code 6 where something was found.
+
+    Example: unplay device doctor
+    """
+    examination = _examine(port)
+    if as_json:
+        printing.print_json(examination.as_json())
+    else:
+        print_examination(examination)
+    _end(examination)
+
+
+def _examine(port: str | None) -> Examination:
+    with printing.progress() as progress:
+        from unplay.board.doctor import examine
+        from unplay.board.finding import the_only_port
+        from unplay.board.link import DeviceLink
+
+        with DeviceLink(port or the_only_port()) as link:
+            return examine(link, progress)
+
+
+def _end(examination: Examination) -> None:
+    if examination.findings:
+        raise typer.Exit(FOUND)
+
+
+def print_examination(examination: Examination) -> None:
+    for entry in examination.findings:
+        print(f"{entry.code}: {entry.sentence}")
+    if not examination.findings:
+        print(f"{examination.board} at {examination.port}: microphone, loudspeaker and card are well")
 
 
 def _flash(firmware: Path, port: str | None, drive: Path | None, erase: bool, dry_run: bool) -> Flashed:

@@ -22,6 +22,7 @@ from unplay.errors import DeviceUnreachableError
 from unplay.virtual.line import PLAIN, UART, USB, Line, LineModel
 from unplay.virtual.setup import LineSetup, Setup, make_room
 from unplay.virtual.streams import Streams
+from unplay.virtual.wiring import make_wiring
 
 HERE = Path(__file__).parent / "micropython"
 HEAD = struct.Struct("<cqq")
@@ -65,6 +66,7 @@ class VirtualDevice:
     ) -> None:
         self.storage, self.setup, self.name = storage, setup or Setup(), name
         self.streams = Streams(make_room(self.setup), speed=speed, keep_truth=keep_truth)
+        self.streams.wiring = make_wiring(self.setup.fault)
         self.lights: list[tuple[int, int]] = []
         self._levels: dict[int, int] = {}
         self._link, self._on_write = link, on_write
@@ -146,6 +148,7 @@ class VirtualDevice:
         else:
             self._line.attach(ours, ours)
             os.close(self._serial)
+        self._line.keyboard_interrupt = False  # till the file system is there: board.py says when
         self._serial = ours
         threading.Thread(target=self._serve, args=[process, *fifos], name="world", daemon=True).start()
         self._watcher = threading.Thread(target=self._watch, args=[process], daemon=True)

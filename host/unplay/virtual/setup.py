@@ -17,6 +17,7 @@ import soundfile
 from unplay.errors import BadInputError
 from unplay.virtual.room import Room, Signal
 from unplay.virtual.scene import room_response, talker
+from unplay.virtual.wiring import FaultSetup
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -85,6 +86,7 @@ class Setup:
     noise: NoiseSetup = NoiseSetup()
     card: CardSetup | None = CardSetup()
     line: LineSetup = LineSetup()
+    fault: FaultSetup = field(default_factory=FaultSetup)
     folder: Path = Path()
 
 
@@ -95,6 +97,7 @@ SECTIONS = {
     "noise": NoiseSetup,
     "card": CardSetup,
     "line": LineSetup,
+    "fault": FaultSetup,
 }
 
 
@@ -156,6 +159,8 @@ def make_room(setup: Setup) -> Room:
         echo_path = _sound(setup.folder / room.response)
     else:
         echo_path = room_response(rng, RATE_HZ, room.reverberation_s) * 10 ** (room.echo_db / 20)
+    if setup.fault.amplifier == "silent":
+        echo_path = np.zeros(1)
     speech = _speech(setup, rng)
     start = round(setup.talker.start_s * RATE_HZ)
 

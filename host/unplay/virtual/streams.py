@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -33,6 +34,7 @@ class Streams:
     slot: int = 0
     keep_truth: bool = True
     speed: float | None = None
+    wiring: Callable[[Frames, int], Frames] | None = None
     rate_hz: int = 0
     opened_us: int = 0
     elapsed: int = 0
@@ -117,6 +119,8 @@ class Streams:
             return
         frames = np.zeros((n, 2), np.int32)
         frames[:, self.slot] = np.round(microphone * (FULL_SCALE / STEP)) * STEP
+        if self.wiring is not None:
+            frames = self.wiring(frames, self.elapsed - n)
         self.recorder = np.concatenate([self.recorder, frames])
         excess = len(self.recorder) - self.recorder_frames
         if excess > 0:

@@ -297,6 +297,7 @@ def start(requests, answers, flash, card):
     except ImportError:
         pass
     sys.modules["time"] = Clock(WORLD)
+    WORLD.ask(b"K", 3)
 
 
 WORLD = None

@@ -1,0 +1,154 @@
+"""What is wrong with a device, by what a short recording looks like. Levels are of 16-bit full scale."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unplay_shared import marker
+
+FULL_SCALE = 32768.0
+RATE_HZ = 16_000
+
+LOUDEST_DC = 0.01  # a converter's own offset is ten times smaller
+SHIFTED_SHARE = 0.05  # of samples clipped, all upwards
+QUIETEST_ECHO_DB = -50.0  # below, 16 bits and the room's noise leave too little to cancel
+LOUDEST_NOISE_DB = -45.0  # a microphone alone has −70
+LEAST_HUM_DB = -65.0
+HUM_SHARE = 0.7  # of the noise's power in the mains' harmonics
+LATE_SHARE = 0.1
+SLOWEST_WRITE_MS = 250  # what the rings of sound outlast
+LEAST_RAM_BYTES = 5000
+
+RING_OUT_SAMPLES = 6000  # after a marker
+MAINS_HZ = (50, 60)
+HARMONICS = 8
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A fault. code: for programs. sentence: what was seen, the likely wire or setting, what to do."""
+
+    code: str
+    sentence: str
+
+
+SENTENCES = {
+    "no-card": "there is no card, or none that can be read: check its wires (CLK, MOSI, MISO, CS, 3V3, GND) "
+    "and that it is FAT32",
+    "card-damaged": "the card does not read back what was written: change it",
+    "card-slow": "the card pauses for {ms} ms, longer than sound can wait: erase and format it, or take a "
+    "high-endurance one",
+    "memory": "only {bytes} bytes of RAM are left: set a shorter tail_ms or block",
+    "microphone-silent": "the microphone gives only zeros, in both slots: check its SD wire, VDD (3V3), "
+    "GND, SCK and WS",
+    "microphone-stuck": "the microphone's line never changes (value {value}): its SD wire touches 3V3, or is "
+    "on a wrong pin",
+    "wrong-slot": "the microphone answers in the {other} slot: `unplay device config slot={other}`, or move "
+    "its L/R wire to {level}",
+    "shifted": "every negative sample arrives as the largest positive one: the word comes one bit late (an "
+    "SPH0645 on an ESP32); take an INMP441 or ICS-43434",
+    "clipping": "{count} samples were clipped: lower volume_q15, move the loudspeaker away, or set "
+    "microphone_shift one higher",
+    "dc": "the microphone's mean is {level:.1f} % of full scale: its VDD is low, or the module is damaged",
+    "hum": "mains hum of {hz} Hz at {level:.0f} dBFS: another device's audio or USB ground; feed board and "
+    "amplifier from one supply, shorten the microphone's wires",
+    "noise": "noise of {level:.0f} dBFS while nothing plays: a loose wire, a bad supply, or a loud room",
+    "amplifier-silent": "the microphone hears the room, but not the loudspeaker: check the amplifier's "
+    "DIN, BCLK, LRC and VIN, the loudspeaker, and volume_q15",
+    "too-quiet": "the loudspeaker arrives with {level:.0f} dBFS: raise volume_q15, or set microphone_shift "
+    "one or two lower",
+    "slip": "{count} samples were lost while it recorded: the card paused too long, or wires are bad",
+    "late": "{count} of {blocks} blocks came too late for the canceller: set a shorter tail_ms",
+}
+
+
+def finding(code: str, **values: Any) -> Finding:
+    return Finding(code, SENTENCES[code].format(**values))
+
+
+def diagnose(
+    microphone: NDArray[np.int16], session: dict[str, Any], block: int, slot: str, other_slot_lives: bool
+) -> list[Finding]:
+    """Faults by a recording (n_samples,) of the probe and its sidecar; none where all is well.
+
+    block: samples. slot: the setting. other_slot_lives: whether a silent microphone answers in the other one.
+    A fault that hides others stands alone.
+    """
+    dead = _dead(microphone, slot, other_slot_lives)
+    if dead is not None:
+        return [dead]
+    x = microphone.astype(float) / FULL_SCALE
+    clipped = session["clipped_samples"]
+    if clipped > SHIFTED_SHARE * len(x) and microphone.min() >= -1:
+        return [finding("shifted")]
+    found = []
+    if clipped:
+        found.append(finding("clipping", count=clipped))
+    elif abs(x.mean()) > LOUDEST_DC:
+        found.append(finding("dc", level=100 * abs(x.mean())))
+    found += _heard(x - x.mean(), session)
+    found += _timing(session, len(x) // block)
+    return found
+
+
+def is_dead(microphone: NDArray[np.int16]) -> bool:
+    """Whether no two samples differ."""
+    return bool(np.ptp(microphone) == 0)
+
+
+def _dead(microphone: NDArray[np.int16], slot: str, other_slot_lives: bool) -> Finding | None:
+    if not is_dead(microphone):
+        return None
+    if other_slot_lives:
+        other, level = ("right", "GND") if slot == "left" else ("left", "3V3")
+        return finding("wrong-slot", other=other, level=level)
+    value = int(microphone[0])
+    return finding("microphone-stuck", value=value) if value else finding("microphone-silent")
+
+
+def _heard(x: NDArray[np.float64], session: dict[str, Any]) -> list[Finding]:
+    """The loudspeaker's level, and what is there without it."""
+    offset = session["start_offset_samples"]
+    if offset is None:
+        return [*_noise(x[: 2 * RATE_HZ]), finding("amplifier-silent")]
+    begin = session["reference_delay_samples"]
+    quiet = x[offset + marker.PERIODS * marker.PERIOD + RING_OUT_SAMPLES : begin]
+    found = _noise(quiet)
+    level = _db(x[begin : begin + session["reference_played_samples"]])
+    if level < QUIETEST_ECHO_DB:
+        found.append(finding("too-quiet", level=level))
+    return found
+
+
+def _noise(quiet: NDArray[np.float64]) -> list[Finding]:
+    level = _db(quiet)
+    for hz in MAINS_HZ:
+        share = _hum_share(quiet, hz)
+        hum = level + 10 * np.log10(max(share, 1e-9))
+        if share > HUM_SHARE and hum > LEAST_HUM_DB:
+            return [finding("hum", hz=hz, level=hum)]
+    return [finding("noise", level=level)] if level > LOUDEST_NOISE_DB else []
+
+
+def _hum_share(quiet: NDArray[np.float64], hz: int) -> float:
+    """Part of the power within two bins of a Hann window of the mains' harmonics."""
+    power = np.abs(np.fft.rfft(quiet * np.hanning(len(quiet)))) ** 2
+    at = np.round(np.arange(1, HARMONICS + 1) * hz * len(quiet) / RATE_HZ).astype(int)
+    bins = np.unique(at[:, None] + np.arange(-2, 3))
+    return float(power[bins].sum() / max(power.sum(), 1e-20))
+
+
+def _timing(session: dict[str, Any], n_blocks: int) -> list[Finding]:
+    lost = abs(session.get("slip_samples") or 0) or session.get("dropped_frames", 0)
+    if session["slips"] or lost:
+        return [finding("slip", count=lost or "some")]
+    late = session["late_blocks"]
+    return [finding("late", count=late, blocks=n_blocks)] if late > LATE_SHARE * n_blocks else []
+
+
+def _db(x: NDArray[np.float64]) -> float:
+    return float(10 * np.log10(max(np.mean(x * x) if len(x) else 0.0, 1e-20)))
