@@ -56,7 +56,7 @@ class Link:
             packets.READ: self._read,
         }
         self._calls = {
-            "info": self._info,
+            "info": lambda request: commands.info(),
             "begin": self._begin,
             "commit": self._commit,
             "open": self._open,
@@ -294,11 +294,6 @@ class Link:
     def _refuse_while_recording(self):
         if self._commands.is_recording():
             raise DeviceError(faults.BUSY, {"what": "recording"})
-
-    def _info(self, request):
-        answer = dict(self._commands.info())
-        answer["free_bytes"] = self._files.free_bytes()
-        return answer
 
     def _begin(self, request):
         self._refuse_while_recording()

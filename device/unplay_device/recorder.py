@@ -25,7 +25,7 @@ LEAST_SECONDS = 10
 AROUND_SECONDS = 4
 """Markers and silence around a reference."""
 
-UNKNOWN = -(1 << 29)
+UNKNOWN = -(1 << 40)
 """Position of what is heard before the marker has told: silence for long."""
 
 HALF_PERIOD = marker.PERIOD // 2
@@ -220,7 +220,7 @@ class Recorder:
         facts["slips"] = self.pace.slips
         facts["dropped_frames"] = self.pace.missing_us * self.rate_hz // 1000000
         if self.programme is not None:
-            facts["reference_played_samples"] = self.programme.reference.n_samples
+            facts["reference_played_samples"] = self.programme.reference.played_samples()
             if self.programme.position > self.programme.end_at:
                 facts["end_marker_at_samples"] = self.programme.end_at
         self.session.finish(self.ended or "length")

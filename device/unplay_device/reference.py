@@ -10,7 +10,7 @@ REFERENCE_AT_SAMPLES = 36864
 QUIET_SAMPLES = 8192
 """Silence between the reference and the second marker: the room rings out."""
 
-NEVER = 1 << 29
+NEVER = 1 << 40
 
 
 class ReferenceReader:
@@ -29,6 +29,10 @@ class ReferenceReader:
     def go_to(self, position):
         self.position = position
         self.file.seek(SAMPLE_BYTES * max(position, 0))
+
+    def played_samples(self):
+        """How much of the reference has been read."""
+        return min(max(self.position, 0), self.n_samples)
 
     def fill(self, out):
         """The next len(out) samples. `silence`: as many zeros."""
@@ -70,7 +74,7 @@ class Programme:
         """End the reference with the block that was filled last, unless it is over."""
         if self.end_at > self.position + QUIET_SAMPLES:
             reference = self.reference
-            reference.n_samples = min(max(reference.position, 0), reference.n_samples)
+            reference.n_samples = reference.played_samples()
             self.end_at = self.position + QUIET_SAMPLES
 
     def is_closing(self):

@@ -109,11 +109,19 @@ FIGURES: dict[str, Callable[[Session], float | None]] = {
 }
 """What is worth watching on a device: its timing, its level, its load, and how well its sessions clean."""
 
-
 NEEDED = (
-    *("rate_hz", "frames", "ended", "started_s", "reference", "start_offset_samples"),
-    *("reference_delay_samples", "reference_played_samples", "slip_samples"),
-    *("clipped_samples", "late_blocks", "dropped_frames"),
+    "rate_hz",
+    "frames",
+    "ended",
+    "started_s",
+    "reference",
+    "start_offset_samples",
+    "reference_delay_samples",
+    "reference_played_samples",
+    "slip_samples",
+    "clipped_samples",
+    "late_blocks",
+    "dropped_frames",
 )
 """Of session.json, what is used here; None where a device cannot know it."""
 

@@ -328,6 +328,14 @@ def test_a_folder_is_cleaned_beside_itself(takes: Path, tmp_path: Path) -> None:
     assert batch.run(folder, settings=FIR, jobs=1).counts == {0: 1, 2: 1}
 
 
+def test_a_folder_is_named_in_any_way(takes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "2026.11.27"
+    folder.mkdir()
+    (folder / "take.wav").touch()
+    monkeypatch.chdir(folder)
+    assert batch.run(".", jobs=1).folder == tmp_path.resolve() / "2026.11.27-cleaned"
+
+
 def test_nothing_of_a_user_is_written_over(takes: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="holds files that are not those of an earlier"):
         batch.run(takes / "takes.csv", takes)

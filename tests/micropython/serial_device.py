@@ -87,6 +87,7 @@ class SerialDevice:
             old = self._terminal
             terminal = self._start()
             self.line.attach(terminal, terminal)
+            self.line.baud = self.line.model.baud
             os.close(old)
 
     def _serve(self) -> None:

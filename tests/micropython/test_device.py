@@ -219,6 +219,7 @@ def test_no_card(new_device: NewDevice):
         with pytest.raises(RefusedError) as refused:
             link.record({"reference": "", "seconds": 1})
         assert refused.value.code == faults.NO_CARD
+        assert (link.info()["storage"], link.info()["free_bytes"]) == (None, 0)
         link.config_set({"storage": "flash"})
         link.record({"reference": "", "seconds": 1})
         wait(link)

@@ -112,6 +112,21 @@ def test_a_rate_that_does_not_work_is_given_up(micropython: str, tmp_path: Path)
             assert put(link, tmp_path, sound(2000))
 
 
+@pytest.mark.parametrize("silent_s", [6.0, 12.0])
+def test_a_device_that_went_back_to_its_first_rate_is_followed(
+    micropython: str, tmp_path: Path, silent_s: float
+) -> None:
+    with SerialDevice(micropython, tmp_path / "device", UART, bauds=[921600]) as device:
+        with DeviceLink(device.line.path) as link:
+            device.process.kill()
+            while device.starts == 1:
+                time.sleep(0.01)
+            link.channel.heard_s -= silent_s
+            assert link.info()["board"] == "unix"
+            assert link.port.baud == 921600
+        assert device.starts == 2
+
+
 def test_faults_cost_no_byte(micropython: str, tmp_path: Path) -> None:
     with SerialDevice(micropython, tmp_path / "device", BAD_LINE) as device:
         survive_faults(device, tmp_path, 100)

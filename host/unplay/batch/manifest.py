@@ -108,7 +108,7 @@ def _lines(source: Path, file: TextIO) -> Iterator[tuple[int, Mapping[str, Any]]
 
 def _json_object(where: str, line: str) -> dict[str, Any]:
     try:
-        entries = json.loads(line)
+        entries = json.loads(line, parse_constant=str)  # NaN is no JSON to write later
     except json.JSONDecodeError as error:
         raise BadInputError(f"{where} is not JSON ({error.msg}): write one object a line.") from error
     if not isinstance(entries, dict):

@@ -98,7 +98,7 @@ def run(
     Raises BadInputError where the source, the output folder or the scheduler cannot be used.
     """
     source, settings = Path(source), settings or Settings()
-    folder = source.with_name(f"{source.absolute().stem}-cleaned") if output is None else Path(output)
+    folder = _beside(source) if output is None else Path(output)
     _check(source, folder, settings, jobs)
     wanted = {row.id: _identity(row) for row in check_rows(rows_of(source, folder), source)}
     workers: Workers = LocalWorkers(jobs or os.cpu_count() or 1) if scheduler is None else Cluster(scheduler)
@@ -209,6 +209,11 @@ def _results(tasks: Iterator[Task], workers: Workers) -> Iterator[dict[str, Any]
             yield _blank(task) | {"exit_code": outcome.exit_code, "reason": str(outcome)}
         else:
             yield outcome
+
+
+def _beside(source: Path) -> Path:
+    path = source.resolve()
+    return path.with_name(f"{path.name if path.is_dir() else path.stem}-cleaned")
 
 
 def _check(source: Path, folder: Path, settings: Settings, jobs: int | None) -> None:

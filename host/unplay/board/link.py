@@ -23,6 +23,7 @@ _FRESH_S = 5.0  # after a longer silence the session is opened anew
 _KEEP_ALIVE_S = 3.0
 _HELLO_S = 0.2
 _SWITCH_S = 0.04  # the device waits, too, for its answer to leave
+_TRIES_AT_RAISED = 1  # a device that has restarted is at its first rate; garbled bytes may interrupt it
 _LEAST_CREDIT = 64  # bytes; less would not hold a call
 _LEAST_PACKET = 256
 _MOST_FILLER = 5  # careful lengths, until WELCOME has said how long packets are
@@ -44,6 +45,7 @@ class DeviceLink:
         self.welcome: dict[str, Any] = {}
         self.packet_bytes = _LEAST_PACKET
         self.bauds: list[int] = []
+        self._first_baud = self.port.baud
         try:
             self.hello(patience_s)
             if raise_baud:
@@ -71,6 +73,8 @@ class DeviceLink:
         deadline_s = time.monotonic() + patience_s
         attempt = 0
         while True:
+            if attempt == _TRIES_AT_RAISED:
+                self._set_port_baud(self._first_baud)
             answer = self._hello_once(attempt)
             if answer is not None:
                 return self._welcomed(answer)
@@ -116,9 +120,13 @@ class DeviceLink:
         time.sleep(_SWITCH_S)
         if not self._answers():
             time.sleep(packets.BAUD_TRIAL_MS / 1000)
-            self.port.baud = packets.DEFAULT_BAUD
+            self._set_port_baud(self._first_baud)
             self.hello()
         return self.port.baud
+
+    def _set_port_baud(self, rate: int) -> None:
+        if self.port.has_baud and self.port.baud != rate:
+            self.port.baud = rate
 
     def _answers(self) -> bool:
         """Whether the new rate works. Soon silent: garbled bytes interrupt a device that has given it up."""
@@ -144,9 +152,17 @@ class DeviceLink:
         return self.channel.request(packets.CALL, request, timeout_s, tries).json()
 
     def _refresh(self) -> None:
-        """The device forgets hosts that are silent; greets again before it does."""
-        if time.monotonic() - self.channel.heard_s > _FRESH_S:
-            self.hello()
+        """The device forgets hosts that are silent, and their rate; greets again where it may have."""
+        silent_s = time.monotonic() - self.channel.heard_s
+        if silent_s <= _FRESH_S:
+            return
+        was_raised = self.port.baud != self._first_baud
+        if was_raised and silent_s > _FRESH_S + 2:
+            time.sleep(max(0.0, 1.05 * packets.SESSION_MS / 1000 - silent_s))
+            self._set_port_baud(self._first_baud)
+        self.hello()
+        if was_raised and self.port.baud == self._first_baud:
+            self.raise_baud()
 
     # Files
 

@@ -97,6 +97,9 @@ def info(port: Port = None, as_json: AsJson = False) -> None:
         return
     for name in ("device", "board", "unplay", "firmware", "storage"):
         print(f"{name:9} {said[name]}")
+    if said["storage"] is None:
+        print("no card, or one it cannot read: use a FAT32 card, or `unplay device config storage=flash`")
+        return
     minutes = said["free_bytes"] / (4 * 16_000) / 60
     print(f"free      {said['free_bytes'] / 1e6:.1f} MB: {minutes:.0f} minutes of recording and residual")
 

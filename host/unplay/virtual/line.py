@@ -14,6 +14,7 @@ import math
 import os
 import pty
 import random
+import re
 import select
 import struct
 import termios
@@ -31,6 +32,7 @@ _BURST_BYTES = 64  # a full-speed USB packet: what one accident takes
 _TICK_S = 0.00025  # bytes are handed on at most this late
 _READ_AHEAD_BYTES = 2048  # between a sender and the wire, as in a driver
 _LISTEN_S = 0.1
+_BAUDS = {getattr(termios, name): int(name[1:]) for name in dir(termios) if re.fullmatch(r"B\d+", name)}
 
 
 @dataclass(frozen=True)
@@ -90,9 +92,9 @@ class _Damage:
         self._bits_to_error -= n_bits
         return bytes(damaged)
 
-    def garbled(self, data: bytes) -> bytes:
-        """What a receiver at another rate makes of it."""
-        return self._random.randbytes(len(data))
+    def garbled(self, data: bytes, times: float) -> bytes:
+        """What a receiver makes of it whose rate is so many times the sender's."""
+        return self._random.randbytes(math.ceil(len(data) * min(times, 1.0)))
 
 
 class _Wire:
@@ -282,15 +284,25 @@ class Line:
             if self._host is not None:
                 self._down.put(data, self.baud, self._damaged)
         if self._host is not None and self._host[0] in readable:
-            self._up.put(_read(self._host[0]), self.baud, self._damaged)
+            self._up.put(_read(self._host[0]), self.baud, self._damaged_up)
 
     def _damaged(self, data: bytes) -> bytes:
-        return self._damage.garbled(data) if self._baud_differs() else self._damage.of(data)
+        """What the host receives of it."""
+        host_baud = self._host_baud()
+        same = host_baud == self.baud
+        return self._damage.of(data) if same else self._damage.garbled(data, host_baud / self.baud)
 
-    def _baud_differs(self) -> bool:
+    def _damaged_up(self, data: bytes) -> bytes:
+        """What the device receives of it."""
+        host_baud = self._host_baud()
+        same = host_baud == self.baud
+        return self._damage.of(data) if same else self._damage.garbled(data, self.baud / host_baud)
+
+    def _host_baud(self) -> int:
+        """The rate that the host has set; on lines without a rate any is right."""
         if not self.baud or self._host is None:
-            return False
-        return termios.tcgetattr(self._host[1])[5] != getattr(termios, f"B{self.baud}", None)
+            return self.baud
+        return _BAUDS.get(termios.tcgetattr(self._host[1])[5], 1)
 
     def _deliver(self) -> None:
         if self._host is not None and (data := self._down.take(4096)):
