@@ -116,12 +116,6 @@ class VirtualDevice:
                 process.kill()
                 process.wait()
 
-    def wait(self) -> None:
-        """Until the power is cut."""
-        while self._process is not None:
-            self._process.wait()
-            self._watcher.join()
-
     def press(self, down: bool = True) -> None:
         """Hold the button down, or let it go."""
         self._levels[BUTTON] = BUTTON_DOWN if down else BUTTON_UP
@@ -154,8 +148,7 @@ class VirtualDevice:
         self._line.keyboard_interrupt = False  # till the file system is there: board.py says when
         self._serial = ours
         threading.Thread(target=self._serve, args=[process, *fifos], name="world", daemon=True).start()
-        self._watcher = threading.Thread(target=self._watch, args=[process], daemon=True)
-        self._watcher.start()
+        threading.Thread(target=self._watch, args=[process], daemon=True).start()
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
         """A program that ends is a soft reset, which the raw prompt survives, or a reset it asked for."""
