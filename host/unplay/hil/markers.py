@@ -60,7 +60,9 @@ def shift_samples(before: Signal, after: Signal) -> float:
     return whole - float(np.sum(weight * omega * left) / np.sum(weight * omega**2))
 
 
-def drift_ppm(microphone: NDArray[np.integer], start_offset_samples: int, end_marker_at_samples: int) -> float:
+def drift_ppm(
+    microphone: NDArray[np.integer], start_offset_samples: int, end_marker_at_samples: int
+) -> float:
     """How much faster sound was played than recorded, from the first marker to the second.
 
     Both responses are of the second period, in which the room holds the same of the first.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,12 +64,18 @@ def load(folder: Path) -> Take:
         raise BadInputError(f"{folder} holds no recording of a device: {error}.") from error
 
 
-def record(link: DeviceLink, reference: str, seconds: int = 0) -> str:
+def record(
+    link: DeviceLink,
+    reference: str,
+    seconds: int = 0,
+    progress: Callable[[int], None] = lambda n_samples: None,
+) -> str:
     """Play a reference ("" for none) and record until the device is idle again; the session's id."""
     id = link.record({"reference": reference, "seconds": seconds})["id"]
     for status in link.status():
         if status["state"] == "idle":
             break
+        progress(status["samples"])
     return id
 
 

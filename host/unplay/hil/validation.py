@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unplay.board.link import DeviceLink
-from unplay.board.references import Reference, push
+from unplay.board.references import RATE_HZ, Reference, push
 from unplay.board.syncing import MICROPHONE
 from unplay.errors import BadInputError
 from unplay.hil import markers
@@ -35,7 +35,7 @@ LEARNING_S = 2.0
 SILENCE_S, START_S = 3, 3
 FRAME_S = 0.1
 SPEECH_HZ = (300.0, 3400.0)
-BYTES_PER_SECOND = 4 * 16_000
+BYTES_PER_SECOND = 4 * RATE_HZ
 LEAST_LONG_S = 10
 
 Progress = Callable[[str, float], None]
@@ -43,7 +43,7 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True)
 class Figure:
-    """What can be measured. step: a change by so much is worth a look; better: 1 where more is, −1 less, 0 none."""
+    """What can be measured. step: a change that is worth a look. better: 1 where more is, −1 less, 0 none."""
 
     title: str
     unit: str
@@ -111,7 +111,14 @@ class Row:
     def as_json(self) -> dict[str, Any]:
         limits = asdict(self.floor) if self.floor else {"least": None, "most": None}
         figure = {"title": self.figure.title, "unit": self.figure.unit}
-        return {"name": self.name, **figure, "value": self.value, **limits, "passed": self.passed, "note": self.note}
+        return {
+            "name": self.name,
+            **figure,
+            "value": self.value,
+            **limits,
+            "passed": self.passed,
+            "note": self.note,
+        }
 
 
 @dataclass(frozen=True)
@@ -172,8 +179,11 @@ def validate(
     for k in range(plan.starts):
         progress(f"start {k + 1} of {plan.starts}", 0.2 + 0.3 * k / plan.starts)
         starts.append(fetch(link, record(link, reference.name, START_S), (MICROPHONE,)))
-    progress(f"recording for {long_s} s", 0.5)
-    long = fetch(link, record(link, reference.name, long_s), (MICROPHONE,))
+
+    def tell(n_samples: int) -> None:
+        progress(f"recording for {long_s} s", 0.5 + 0.3 * min(n_samples / (RATE_HZ * long_s), 1.0))
+
+    long = fetch(link, record(link, reference.name, long_s, tell), (MICROPHONE,))
     taps = echo_path(music)
     values = {
         **_storage(selftest),
@@ -211,7 +221,8 @@ def _long_s(plan: Plan, free_bytes: int) -> int:
     room_s = int(0.9 * free_bytes / BYTES_PER_SECOND)
     if room_s < max(LEAST_LONG_S, plan.song_s):
         raise BadInputError(
-            f"the device has room for {room_s} s: fetch what is on it with `unplay sync --remove`, and try again."
+            f"the device has room for {room_s} s: fetch what is on it with `unplay sync --remove`, then "
+            "try again."
         )
     return min(plan.long_s, room_s)
 
@@ -260,7 +271,9 @@ def levels(silent: Take, music: Take) -> Values:
     }
     heard = music_part(music)
     values["echo_to_noise_db"] = (
-        NO_MARKER if heard is None else _db(float(np.var(music.microphone[heard])) / FULL_SCALE**2) - floor_dbfs
+        NO_MARKER
+        if heard is None
+        else _db(float(np.var(music.microphone[heard])) / FULL_SCALE**2) - floor_dbfs
     )
     return values
 
@@ -277,7 +290,10 @@ def music_part(take: Take, after_s: float = 0.0) -> slice | None:
 
 
 def echo_path(take: Take) -> NDArray[np.float64]:
-    """Taps (PERIOD,) by the marker, gain from what was played to the microphone, 10 ms before the direct sound on."""
+    """Taps (PERIOD,) from what was played to the microphone, by the marker; none where it was not heard.
+
+    The first is 10 ms before the direct sound.
+    """
     offset = take.facts["start_offset_samples"]
     if offset is None:
         return np.zeros(0)
@@ -304,11 +320,18 @@ def offsets(takes: Sequence[Take]) -> Values:
     found = [take.facts["start_offset_samples"] for take in takes]
     heard = [take for take in takes if take.facts["start_offset_samples"] is not None]
     values: Values = {"starts_without_marker": len(takes) - len(heard)}
-    named = ("direct_sound_samples", "marker_quality", "start_offset_spread_samples", "start_offset_error_samples")
+    named = (
+        "direct_sound_samples",
+        "marker_quality",
+        "start_offset_spread_samples",
+        "start_offset_error_samples",
+    )
     if not heard:
         return {**values, **dict.fromkeys(named, NO_MARKER)}
     known = [offset for offset in found if offset is not None]
-    errors = [abs(markers.start_offset(take.microphone) - take.facts["start_offset_samples"]) for take in heard]
+    errors = [
+        abs(markers.start_offset(take.microphone) - take.facts["start_offset_samples"]) for take in heard
+    ]
     return {
         **values,
         "direct_sound_samples": float(np.median(known)),
