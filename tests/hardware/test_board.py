@@ -30,41 +30,37 @@ def take(device: Device, song: Reference) -> Take:
 
 
 def test_a_recording_is_whole(take: Take) -> None:
+    """No sample is lost, and player and recorder share a clock.
+
+    The markers are 9 s apart: 0.2 ppm are a 40th of a sample, what noise 20 dB below them leaves.
+    """
     facts = take.facts
     assert facts["ended"] == "length"
     assert take.residual is not None
     assert facts["frames"] == len(take.microphone) == len(take.residual)
     assert 0 < facts["load_percent"] < 100
-
-
-def test_no_sample_is_lost(take: Take) -> None:
-    facts = take.facts
     assert (facts["slips"], facts["dropped_frames"], facts["slip_samples"]) == (0, 0, 0)
-
-
-def test_player_and_recorder_share_a_clock(take: Take) -> None:
-    """Two markers 9 s apart: 0.2 ppm are a 40th of a sample, what noise 20 dB below them leaves."""
-    facts = take.facts
     offset, end_at = facts["start_offset_samples"], facts["end_marker_at_samples"]
     assert abs(markers.drift_ppm(take.microphone, offset, end_at)) < 0.2
 
 
-def test_the_residual_is_the_hosts(take: Take, song: Reference) -> None:
-    assert take.residual is not None
-    assert np.array_equal(take.residual, expected_residual(take, song.pcm))
-
-
-def test_echo_is_taken_out(take: Take) -> None:
+def test_echo_is_taken_out(take: Take, song: Reference) -> None:
+    """As the host would take it out, bit for bit."""
     heard = music_part(take, LEARNING_S)
     assert heard is not None
     assert take.residual is not None
+    assert np.array_equal(take.residual, expected_residual(take, song.pcm))
     before, after = (sound[heard].astype(np.float64) for sound in (take.microphone, take.residual))
     assert echo_reduction_db(before, after) > LEAST_REDUCTION_DB
+    if take.true_near_end is not None:  # only a virtual device knows what was said
+        truth = take.true_near_end[heard]
+        likeness = [np.corrcoef(sound, truth)[0, 1] for sound in (before, after)]
+        assert likeness[1] > 0.9 > likeness[0]
 
 
 def test_every_start_is_found(device: Device, song: Reference) -> None:
     """Device and host find the same offset, and the reference is always as far behind it."""
-    takes = [device.record(song, seconds=3) for _ in range(4)]
+    takes = [device.record(song, seconds=3) for _ in range(3)]
     offsets = [take.facts["start_offset_samples"] for take in takes]
     assert offsets == [markers.start_offset(take.microphone) for take in takes]
     assert max(offsets) - min(offsets) <= LARGEST_SPREAD_SAMPLES
@@ -98,14 +94,8 @@ def test_settings_outlive_a_restart(device: Device) -> None:
 
 
 @pytest.mark.virtual_only
-def test_what_is_left_is_nearer_to_the_talker(device: Device, take: Take) -> None:
-    """Only a virtual device knows what was said."""
-    heard = music_part(take, LEARNING_S)
-    assert heard is not None
-    assert take.residual is not None
-    assert take.true_near_end is not None
-    likeness = [
-        np.corrcoef(sound[heard], take.true_near_end[heard])[0, 1]
-        for sound in (take.microphone, take.residual)
-    ]
-    assert likeness[1] > 0.9 > likeness[0]
+def test_a_start_is_when_the_room_heard_it(device: Device, song: Reference) -> None:
+    """To the sample: the port's offset, the ring's silence, and 5 ms from loudspeaker to microphone."""
+    take = device.record(song, seconds=3)
+    room = device.virtual.streams.room
+    assert take.facts["start_offset_samples"] == room.offset_samples + 5120 + 80

@@ -58,20 +58,21 @@ def read(path: Path, figures: Mapping[str, Any]) -> FloorsFile:
     unknown = sorted(set(table) - {"default", "board", "device"})
     if unknown:
         raise BadInputError(f"{path} has [{unknown[0]}]: write [default], [board.NAME] or [device.NAME].")
-    groups = {name: table.get(name, {}) for name in ("board", "device")}
-    return FloorsFile(
-        _floors(path, table.get("default", {}), figures),
-        **{
-            group: {name: _floors(path, floors, figures) for name, floors in entries.items()}
-            for group, entries in groups.items()
-        },
+    board, device = (
+        {name: _floors(path, floors, figures) for name, floors in _table(path, table.get(group, {})).items()}
+        for group in ("board", "device")
     )
+    return FloorsFile(_floors(path, table.get("default", {}), figures), board, device)
 
 
 def _floors(path: Path, entries: Any, figures: Mapping[str, Any]) -> Floors:
+    return {name: _floor(path, name, entry, figures) for name, entry in _table(path, entries).items()}
+
+
+def _table(path: Path, entries: Any) -> Mapping[str, Any]:
     if not isinstance(entries, Mapping):
         raise BadInputError(f"{path}: {entries!r} is no table of floors.")
-    return {name: _floor(path, name, entry, figures) for name, entry in entries.items()}
+    return entries
 
 
 def _floor(path: Path, name: str, entry: Any, figures: Mapping[str, Any]) -> Floor:

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from unplay.board.link import DeviceLink
 from unplay.board.references import RATE_HZ, Reference, push
-from unplay.board.syncing import MICROPHONE
-from unplay.errors import BadInputError
+from unplay.board.syncing import MICROPHONE, RESIDUAL
+from unplay.errors import BadInputError, DeviceUnreachableError
 from unplay.hil import markers
 from unplay.hil.floors import Floor, FloorsFile
 from unplay.hil.takes import Take, expected_residual, fetch, record, song
@@ -36,7 +36,11 @@ SILENCE_S, START_S = 3, 3
 FRAME_S = 0.1
 SPEECH_HZ = (300.0, 3400.0)
 BYTES_PER_SECOND = 4 * RATE_HZ
-LEAST_LONG_S = 10
+AROUND_S = 5
+"""What a recording is longer than its song."""
+
+BROKEN_OFF = "power"
+"""What a sidecar says until a recording has ended well."""
 
 Progress = Callable[[str, float], None]
 
@@ -163,27 +167,27 @@ def validate(
     Raises DeviceUnreachableError; BadInputError where the device has no room.
     """
     begun_s, started = time.monotonic(), datetime.now(timezone.utc).isoformat(timespec="seconds")
-    info = link.info()
-    long_s = _long_s(plan, info["free_bytes"])
     progress("storage", 0.0)
     selftest = link.selftest()
     progress("link", 0.02)
     speeds = _speeds(link, plan.link_bytes)
     reference = song(plan.song_s)
     push(link, reference, select=False)
+    info = link.info()
+    long_s = _long_s(plan, info["free_bytes"])
     progress("silence", 0.08)
-    silent = fetch(link, record(link, "", SILENCE_S))
+    silent = _take(link, "", SILENCE_S)
     progress("music", 0.12)
-    music = fetch(link, record(link, reference.name))
+    music = _take(link, reference.name)
     starts = []
     for k in range(plan.starts):
         progress(f"start {k + 1} of {plan.starts}", 0.2 + 0.3 * k / plan.starts)
-        starts.append(fetch(link, record(link, reference.name, START_S), (MICROPHONE,)))
+        starts.append(_take(link, reference.name, START_S, (MICROPHONE,)))
 
     def tell(n_samples: int) -> None:
         progress(f"recording for {long_s} s", 0.5 + 0.3 * min(n_samples / (RATE_HZ * long_s), 1.0))
 
-    long = fetch(link, record(link, reference.name, long_s, tell), (MICROPHONE,))
+    long = _take(link, reference.name, long_s, (MICROPHONE,), tell)
     taps = echo_path(music)
     values = {
         **_storage(selftest),
@@ -191,7 +195,8 @@ def validate(
         **levels(silent, music),
         **_response(taps, music),
         **offsets([music, *starts]),
-        **timing(long),
+        **losses([silent, music, *starts, long]),
+        **clock(long),
         **canceller(music, reference),
     }
     asked = floors.of(info["device"], info["board"])
@@ -207,6 +212,22 @@ def validate(
     )
 
 
+def _take(
+    link: DeviceLink,
+    reference: str,
+    seconds: int = 0,
+    files: tuple[str, ...] = (MICROPHONE, RESIDUAL),
+    progress: Callable[[int], None] = lambda n_samples: None,
+) -> Take:
+    """Record and fetch. Raises DeviceUnreachableError where the device broke off."""
+    id = record(link, reference, seconds, progress)
+    take = fetch(link, id, files)
+    if take.facts["ended"] == BROKEN_OFF:
+        last = (link.log() or [""])[-1]
+        raise DeviceUnreachableError(f"recording {id} broke off, and the device's log ends with {last!r}.")
+    return take
+
+
 Values = dict[str, "float | str | None"]
 """Figures by name; a text says why one could not be measured."""
 
@@ -219,7 +240,7 @@ def _row(name: str, value: float | str | None, floor: Floor | None) -> Row:
 
 def _long_s(plan: Plan, free_bytes: int) -> int:
     room_s = int(0.9 * free_bytes / BYTES_PER_SECOND)
-    if room_s < max(LEAST_LONG_S, plan.song_s):
+    if room_s < plan.song_s + AROUND_S:
         raise BadInputError(
             f"the device has room for {room_s} s: fetch what is on it with `unplay sync --remove`, then "
             "try again."
@@ -267,7 +288,6 @@ def levels(silent: Take, music: Take) -> Values:
     values: Values = {
         "noise_floor_dbfs": floor_dbfs,
         "peak_dbfs": 2 * _db(peak / FULL_SCALE),
-        "clipped_samples": silent.facts["clipped_samples"] + music.facts["clipped_samples"],
     }
     heard = music_part(music)
     values["echo_to_noise_db"] = (
@@ -341,11 +361,19 @@ def offsets(takes: Sequence[Take]) -> Values:
     }
 
 
-def timing(take: Take) -> Values:
-    """Clock, lost samples, load, over a long recording."""
+def losses(takes: Sequence[Take]) -> Values:
+    """What went wrong in time, in all recordings together; the load of the last, the longest."""
+    names = ("slips", "dropped_frames", "late_blocks", "clipped_samples")
+    return {
+        **{name: sum(take.facts[name] for take in takes) for name in names},
+        "load_percent": takes[-1].facts.get("load_percent", "this version of the device does not say"),
+    }
+
+
+def clock(take: Take) -> Values:
+    """Whether sound and recording stay together, from one marker to the other."""
     facts = take.facts
-    values: Values = {name: facts[name] for name in ("slips", "dropped_frames", "late_blocks")}
-    values["load_percent"] = facts.get("load_percent", "this version of the device does not say")
+    values: Values = {}
     slip, end_at = facts["slip_samples"], facts["end_marker_at_samples"]
     values["slip_samples"] = "the second marker was not heard" if slip is None else slip
     if slip is None or facts["start_offset_samples"] is None:
@@ -367,10 +395,10 @@ def canceller(take: Take, reference: Reference) -> Values:
     reduction: float | str = "nothing was heard"
     if recorded.any() and left.any():
         reduction = echo_reduction_db(recorded, left)
-    return {
-        "echo_reduction_db": reduction,
-        "residual_differences": int(np.count_nonzero(expected != take.residual)),
-    }
+    differences: float | str = int(np.count_nonzero(expected != take.residual))
+    if take.facts["late_blocks"] > len(take.facts["late"]):
+        differences = "more blocks were late than the device could note"
+    return {"echo_reduction_db": reduction, "residual_differences": differences}
 
 
 def _db(ratio: float) -> float:
