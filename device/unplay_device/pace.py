@@ -20,10 +20,17 @@ class Pace:
         self.asked = self.got = time.ticks_us()
         self.first = True
         self.suspected_us = 0
+        self.busy_64us = self.blocks = 0
 
     def ask(self):
         """A block is about to be read."""
         self.asked = time.ticks_us()
+        self.busy_64us += time.ticks_diff(self.asked, self.got) >> 6
+        self.blocks += 1
+
+    def load_percent(self):
+        """Of a block's time, what passes between two blocks, on average: the rest is waited for sound."""
+        return (self.busy_64us << 6) * 100 // (max(self.blocks, 1) * self.block_us)
 
     def get(self):
         """It has been read. Returns how late it is, in µs: 0 where it was waited for and is as promised."""

@@ -43,3 +43,9 @@ class DeviceUnreachableError(UnplayError):
     """There is no device, it refuses, or the link failed; `unplay.board.faults` has the kinds."""
 
     exit_code = 5
+
+
+class ValidationError(UnplayError):
+    """A device's figures are below their floors."""
+
+    exit_code = 6

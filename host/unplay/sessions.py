@@ -6,6 +6,7 @@
                          played.flac      markers and reference, as the device played them
                          near_end.flac  removed.flac  log.json  report.html      after cleaning
     LIBRARY/references/NAME.flac          what was played
+    LIBRARY/validations/DEVICE/TIME.json  what `unplay validate` measured
 
 A device plays and records on one clock, and knows when: its sessions are cleaned without a search.
 """
@@ -36,6 +37,9 @@ Pcm = NDArray[np.int16]
 
 FORMAT = 1
 REFERENCES = "references"
+VALIDATIONS = "validations"
+"""Of devices, beside their sessions: `unplay.hil.history`."""
+
 RECORDED = ("mic.flac", "residual.flac", "played.flac")
 CLEANED = ("near_end.flac", "removed.flac", "log.json", "report.html")
 ENDED_WELL = ("length", "button", "link")
@@ -283,10 +287,7 @@ class Library:
                 yield path.parent
 
     def _folder(self, device: str, id: str) -> Path:
-        for name in (device, id):
-            if not name or name.startswith(".") or set(name) & set('/\\<>:"|?*') or name == REFERENCES:
-                raise BadInputError(f"{name!r} cannot be the name of a folder: the device must use another.")
-        return self.path / device / id
+        return self.path / folder_name(device) / folder_name(id)
 
     def _reference_path(self, name: str, sha256: str) -> Path:
         """NAME.flac where that is the sound of this SHA-256 or absent; else a name that tells them apart."""
@@ -305,6 +306,13 @@ class Library:
         except (OSError, ValueError, BadInputError) as error:
             return Session(device, id, folder, {}, None, f"{folder} cannot be read: {error}")
         return Session(device, id, folder, facts, log)
+
+
+def folder_name(name: str) -> str:
+    """A name that a device gave, where it can be that of a folder. Raises BadInputError."""
+    if not name or name.startswith(".") or set(name) & set('/\\<>:"|?*') or name in (REFERENCES, VALIDATIONS):
+        raise BadInputError(f"{name!r} cannot be the name of a folder: the device must use another.")
+    return name
 
 
 def known_alignment(facts: Mapping[str, Any], with_markers: bool = False) -> Alignment | None:

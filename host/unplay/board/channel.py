@@ -96,6 +96,7 @@ class Channel:
         self.heard_s = -1e9  # when the device last answered, and so had heard of us
         self.statuses: deque[dict[str, Any]] = deque(maxlen=1000)
         self.decoder = Decoder()
+        self.losses = 0  # how often something had to be sent, or asked for, again
         self._arrived: deque[Packet] = deque()
         self._seq = 0
         self._sent = 0  # bytes, of all packets
@@ -221,6 +222,7 @@ class Channel:
                     return refused_or(answer)
             except StalledError:
                 pass
+            self.losses += 1
             self.fill(1 if attempt >= tries // 2 else 0)
         raise NoAnswerError(
             f"the device at {self.port.name} no longer answers; is it switched on, and the cable sound?"

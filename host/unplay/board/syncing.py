@@ -128,13 +128,13 @@ def programme(facts: Mapping[str, Any], reference: Pcm) -> Pcm:
     played = np.zeros(n_samples, np.int16)
     _insert(played, facts["reference_at_samples"], reference[: facts["reference_played_samples"]])
     level = facts["settings"]["marker_q15"]
-    _insert(played, 0, _marker(marker.PERIODS, level))
+    _insert(played, 0, marker_sound(marker.PERIODS, level))
     if facts["end_marker_at_samples"] is not None:
-        _insert(played, facts["end_marker_at_samples"], _marker(marker.END_PERIODS, level))
+        _insert(played, facts["end_marker_at_samples"], marker_sound(marker.END_PERIODS, level))
     return played
 
 
-def _marker(n_periods: int, level: int) -> Pcm:
+def marker_sound(n_periods: int, level: int) -> Pcm:
     chips = kernels.samples(n_periods * marker.PERIOD)
     kernels.chips(chips, 0, len(chips), marker.FIRST_STATE, level)
     return np.array(chips, np.int16)

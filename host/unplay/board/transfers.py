@@ -82,6 +82,7 @@ class _Transfer:
         return (_PATIENCE_S + 2 * self._channel.line_s(self._chunk)) * 2 ** min(self._failures, 4)
 
     def _hit(self) -> None:
+        self._channel.losses += 1
         self._chunk = max(min(_LEAST_BYTES, self._most), self._chunk // 2)
         self._in_a_row = 0
 

@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 import unplay
-from unplay.cli import batch, canceller, clean, compare, demo, device, sessions, sync, virtual_device
+from unplay.cli import (
+    batch,
+    canceller,
+    clean,
+    compare,
+    demo,
+    device,
+    sessions,
+    sync,
+    validate,
+    virtual_device,
+)
 from unplay.errors import BadInputError, UnplayError
 
 app = typer.Typer(
@@ -24,6 +35,7 @@ app.command("demo")(demo.demo)
 app.command("canceller")(canceller.canceller)
 app.add_typer(device.app, name="device")
 app.command("sync")(sync.sync)
+app.command("validate")(validate.validate)
 app.add_typer(sessions.app, name="sessions")
 app.command("virtual-device")(virtual_device.virtual_device)
 

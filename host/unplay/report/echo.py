@@ -92,6 +92,17 @@ def measure(
     )
 
 
+def of_taps(taps: FloatArray, sample_rate_hz: int) -> EchoPath:
+    """A path that is known (n_taps,), from LEAD_S before the direct sound on: all of it explained."""
+    decay_db = _decay_db(taps[round(LEAD_S * sample_rate_hz) :])
+    bands_hz, response_db = _response(taps, np.append(1.0, np.zeros(len(taps) - 1)), sample_rate_hz)
+    reverberation_s = _reverberation_s(decay_db, sample_rate_hz)
+    unknown = float("nan")
+    return EchoPath(
+        sample_rate_hz, LEAD_S, taps, decay_db, bands_hz, response_db, reverberation_s, 1.0, unknown, unknown
+    )
+
+
 def _filtered(
     source: FloatArray, signal: FloatArray, n_taps: int, loading: float
 ) -> tuple[FloatArray, FloatArray]:

@@ -1,0 +1,84 @@
+"""Validations in the library, LIBRARY/validations/DEVICE/TIME.json, and whether a device gets worse."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unplay.audio import WholeFile
+from unplay.hil.validation import FIGURES, FORMAT, Validation
+from unplay.sessions import VALIDATIONS, folder_name
+
+RECENT, LEAST_RUNS = 10, 3
+"""Earlier runs that a new one is compared with: the last ten, when there are three."""
+
+USUAL_DEVIATIONS = 3 * 1.4826
+"""In median absolute deviations: three standard deviations of what changes by chance."""
+
+
+@dataclass(frozen=True)
+class Trend:
+    """A figure of a device over its runs, the oldest first, with this one at the end; None: not measured.
+
+    worse: how much worse than the median of the recent ones before, in its unit; None where it is not, or
+    not by more than the figure's step and what is usual.
+    """
+
+    name: str
+    values: list[float | None]
+    worse: float | None
+
+
+def save(validation: Validation, library: Path) -> Path:
+    """Add a run to those of its device."""
+    folder = _folder(library, validation.device)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{validation.started.replace(':', '').removesuffix('+0000')}.json"
+    write_whole(path, f"{json.dumps(validation.as_json(), indent=2, allow_nan=False)}\n".encode())
+    return path
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """A file that is there with all of it, or not at all. Raises BadInputError."""
+    with WholeFile(path) as file:
+        file.write(data)
+        file.sync()
+        file.publish()
+
+
+def earlier(validation: Validation, library: Path) -> list[dict[str, Any]]:
+    """The runs of the same device before this one, the oldest first; files of another format are left out."""
+    runs = [
+        json.loads(path.read_text("utf-8")) for path in _folder(library, validation.device).glob("*.json")
+    ]
+    known = [run for run in runs if run["format"] == FORMAT and run["started"] < validation.started]
+    return sorted(known, key=lambda run: run["started"])
+
+
+def trends(validation: Validation, runs: list[dict[str, Any]]) -> dict[str, Trend]:
+    """By name of the figure; runs: those before."""
+    return {row.name: _trend(row.name, row.value, runs) for row in validation.rows}
+
+
+def _trend(name: str, value: float | None, runs: list[dict[str, Any]]) -> Trend:
+    before = [_value(run, name) for run in runs]
+    known = [past for past in before[-RECENT:] if past is not None]
+    worse = None
+    if len(known) >= LEAST_RUNS and value is not None:
+        figure, usual = FIGURES[name], statistics.median(known)
+        change = figure.better * (usual - value)
+        deviation = statistics.median(abs(past - usual) for past in known)
+        if change > 0 and change >= max(figure.step, USUAL_DEVIATIONS * deviation):
+            worse = round(change, 4)
+    return Trend(name, [*before, value], worse)
+
+
+def _value(run: dict[str, Any], name: str) -> float | None:
+    return next((row["value"] for row in run["rows"] if row["name"] == name), None)
+
+
+def _folder(library: Path, device: str) -> Path:
+    return library / VALIDATIONS / folder_name(device)
