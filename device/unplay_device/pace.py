@@ -21,6 +21,8 @@ class Pace:
         self.first = True
         self.suspected_us = 0
         self.busy_64us = self.blocks = 0
+        self.took_us = self.counted = 0  # µs, and blocks, from one that was waited for to another
+        self.since_us = self.since = 0  # the same since the last of them
 
     def ask(self):
         """A block is about to be read."""
@@ -32,10 +34,17 @@ class Pace:
         """Of a block's time, what passes between two blocks, on average: the rest is waited for sound."""
         return (self.busy_64us << 6) * 100 // (max(self.blocks, 1) * self.block_us)
 
+    def rate_ppm(self):
+        """By how much the clock of the samples is faster than it should be, by that of the ticks."""
+        took_us = self.took_us - self.missing_us
+        return self.counted * self.block_us * 1000000 // took_us - 1000000 if took_us > 0 else 0
+
     def get(self):
         """It has been read. Returns how late it is, in µs: 0 where it was waited for and is as promised."""
         now = time.ticks_us()
         self.late_us += time.ticks_diff(now, self.got) - self.block_us
+        self.since_us += time.ticks_diff(now, self.got)
+        self.since += 1
         self.got = now
         if time.ticks_diff(now, self.asked) > self.block_us >> 2:
             self._judge()
@@ -45,6 +54,10 @@ class Pace:
         """A block that was waited for: its lateness is that of the samples, or of the waking up."""
         late_us, suspected_us = self.late_us, self.suspected_us
         self.suspected_us = 0
+        if not self.first:
+            self.took_us += self.since_us
+            self.counted += self.since
+        self.since_us = self.since = 0
         if self.first or abs(late_us) <= SLIP_US:
             self.late_us = 0
             self.first = False

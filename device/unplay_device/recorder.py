@@ -218,6 +218,7 @@ class Recorder:
         facts = self.facts
         facts["frames"] = self.blocks * self.n
         facts["slips"] = self.pace.slips
+        facts["rate_ppm"] = self.pace.rate_ppm()
         facts["load_percent"] = self.pace.load_percent()
         facts["dropped_frames"] = self.pace.missing_us * self.rate_hz // 1000000
         if self.programme is not None:

@@ -25,6 +25,9 @@ FOLD_SHIFT = 3
 DIRECT_SAMPLES = 512
 """The direct sound comes at most so long before the strongest echo, and is at least half as strong."""
 
+NEAR_SAMPLES = 3
+"""Lags on either side of the strongest that tell in which period the marker began."""
+
 LEAST_QUALITY = 40
 """Squared peak over mean square of all lags. The largest of 2047 squared normal values is about 15."""
 
@@ -82,35 +85,44 @@ class Listener:
         """The `Arrival`, or None where no marker stands out. Only once: cells are transformed in place."""
         self.kernels.hadamard(self.cells, 1 << ORDER)
         self.kernels.hadamard(self.turned, 1 << ORDER)
-        lag, number, quality = _strongest(self.cells)
+        lag, quality = _strongest(self.cells)
         if quality < LEAST_QUALITY:
             return None
-        delay = self._unfold(lag, int(self.cells[number]), int(self.turned[number]))
+        delay = self._unfold(lag)
         return Arrival(delay, delay - _lead(self.cells, lag), quality)
 
-    def _unfold(self, lag, peak, turned):
+    def _unfold(self, lag):
         """The delay of all candidates lag + m·PERIOD.
 
         Of a marker that begins at s the periods of the recording hold shares whose centre of mass is
-        s/PERIOD + (n_periods − 1)/2; turned/peak is that centre.
+        s/PERIOD + (n_periods − 1)/2. `turned` over `cells` is that centre; lags around the strongest count,
+        too, by their power, because two clocks that are not one move the path from lag to lag.
         """
-        about = (2 * turned - (self.n_periods - 1) * peak) * PERIOD // (2 * peak)
+        moment = power = 0
+        number = TOP
+        for k in range(PERIOD):
+            if (k - lag + NEAR_SAMPLES) % PERIOD <= 2 * NEAR_SAMPLES:
+                cell = int(self.cells[number])
+                moment += cell * int(self.turned[number])
+                power += cell * cell
+            number = next_number(number)
+        about = (2 * moment - (self.n_periods - 1) * power) * PERIOD // (2 * power)
         return lag + (about - lag + PERIOD // 2) // PERIOD * PERIOD
 
 
 def _strongest(cells):
-    """Lag, number of its cell, squared peak over mean square."""
+    """Lag, squared peak over mean square."""
     number = TOP
-    best = best_lag = best_number = 0
+    best = best_lag = 0
     total = 0
     for lag in range(PERIOD):
         value = abs(int(cells[number]))
         if value > best:
-            best, best_lag, best_number = value, lag, number
+            best, best_lag = value, lag
         total += (value >> 4) * (value >> 4)
         number = next_number(number)
     mean = max(total // PERIOD, 1)
-    return best_lag, best_number, (best >> 4) * (best >> 4) // mean
+    return best_lag, (best >> 4) * (best >> 4) // mean
 
 
 def _lead(cells, lag):

@@ -32,6 +32,8 @@ FAULTS: dict[str, dict[str, Any]] = {
     "amplifier-silent": {"fault": FaultSetup(amplifier="silent")},
     "clipping": {"room": RoomSetup(echo_db=6.0)},
     "too-quiet": {"room": RoomSetup(echo_db=-60.0)},
+    "wrong-rate": {"fault": FaultSetup(rate=0.98)},
+    "two-clocks": {"fault": FaultSetup(player_ppm=-100.0)},
     "noise": {"noise": NoiseSetup(level_db=-50.0)},
 }
 
@@ -57,6 +59,7 @@ def patient(images: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
             scene = replace(ROOM, **changes)
             device.streams.room = make_room(scene)
             device.streams.wiring = make_wiring(scene.fault)
+            device.streams.rate = scene.fault.rate
             findings = [entry.code for entry in examine(link).findings]
             assert not [name for name in link.ls() if PROBE in name or name.startswith("sessions/")]
             assert link.config_get()["slot"] == "left"
@@ -106,7 +109,8 @@ def test_healthy_devices(patient: Callable[..., list[str]]):
 
 def test_every_sentence_can_be_said():
     """What no scene reaches is at least complete."""
-    values = {"ms": 1, "bytes": 1, "value": 1, "other": "", "level": 1.0, "hz": 50, "count": 1, "blocks": 1}
+    values = dict.fromkeys(("ms", "bytes", "value", "hz", "count", "blocks", "wanted", "ppm"), 1)
+    values = {**values, "other": "", "level": 1.0}
     for code, sentence in SENTENCES.items():
         assert len(sentence.format(**{**values, "level": "GND" if code == "wrong-slot" else 1.0})) > 40
 

@@ -98,3 +98,16 @@ def test_waiting_is_not_counted():
     arrival = listener.arrival()
     assert arrival is not None
     assert arrival.delay_samples == 321
+
+
+def test_two_clocks_that_are_not_one():
+    """The marker gets longer by a sample every other period (244 ppm): still found in the right period."""
+    played = kernels.samples(marker.PERIODS * marker.PERIOD)
+    kernels.chips(played, 0, len(played), marker.FIRST_STATE, 2000)
+    for delay in (2047, 5000, 6141):
+        sound = noise(N, 1000, delay)
+        for i in range(len(played)):
+            sound[delay + i + i // (2 * marker.PERIOD)] += played[i]
+        arrival = heard(sound)
+        assert arrival is not None
+        assert 0 <= arrival.delay_samples - delay <= 2

@@ -20,6 +20,9 @@ LOUDEST_NOISE_DB = -45.0  # a microphone alone has −70
 LEAST_HUM_DB = -65.0
 HUM_SHARE = 0.7  # of the noise's power in the mains' harmonics
 LATE_SHARE = 0.1
+MOST_RATE_PPM = 1000  # a crystal has 100, a divider that doesn't divide evenly a few hundred
+LEAST_DRIFT_PPM = 20  # one sample between the markers, which one shared clock never loses
+MOST_DRIFT_PPM = 2000  # beyond, samples were lost
 SLOWEST_WRITE_MS = 250  # what the rings of sound outlast
 LEAST_RAM_BYTES = 5000
 
@@ -62,6 +65,10 @@ SENTENCES = {
     "too-quiet": "the loudspeaker arrives with {level:.0f} dBFS: raise volume_q15, or set microphone_shift "
     "one or two lower",
     "slip": "{count} samples were lost while it recorded: the card paused too long, or wires are bad",
+    "wrong-rate": "sound runs at {hz:.0f} Hz instead of {wanted} by the processor's clock: the I2S clock is set "
+    "up wrongly; update the firmware, check the board's frequency and rate_hz",
+    "two-clocks": "the recording's clock is {ppm:+.0f} ppm off the player's: microphone and amplifier must share "
+    "BCLK and LRC, or be two I2S of one chip; the same board must drive both",
     "late": "{count} of {blocks} blocks came too late for the canceller: set a shorter tail_ms",
 }
 
@@ -143,11 +150,23 @@ def _hum_share(quiet: NDArray[np.float64], hz: int) -> float:
 
 
 def _timing(session: dict[str, Any], n_blocks: int) -> list[Finding]:
+    rate_ppm = session.get("rate_ppm", 0)
+    if abs(rate_ppm) > MOST_RATE_PPM:
+        return [finding("wrong-rate", hz=RATE_HZ * (1 + 1e-6 * rate_ppm), wanted=RATE_HZ)]
+    drift_ppm = _drift_ppm(session)
+    if not session["slips"] and LEAST_DRIFT_PPM <= abs(drift_ppm) <= MOST_DRIFT_PPM:
+        return [finding("two-clocks", ppm=drift_ppm)]
     lost = abs(session.get("slip_samples") or 0) or session.get("dropped_frames", 0)
     if session["slips"] or lost:
         return [finding("slip", count=lost or "some")]
     late = session["late_blocks"]
     return [finding("late", count=late, blocks=n_blocks)] if late > LATE_SHARE * n_blocks else []
+
+
+def _drift_ppm(session: dict[str, Any]) -> float:
+    """By how much the recording's clock is faster: the second marker comes later, in its samples."""
+    between = session.get("end_marker_at_samples")
+    return 1e6 * (session.get("slip_samples") or 0) / between if between else 0.0
 
 
 def _db(x: NDArray[np.float64]) -> float:

@@ -67,6 +67,7 @@ class VirtualDevice:
         self.storage, self.setup, self.name = storage, setup or Setup(), name
         self.streams = Streams(make_room(self.setup), speed=speed, keep_truth=keep_truth)
         self.streams.wiring = make_wiring(self.setup.fault)
+        self.streams.rate = self.setup.fault.rate
         self.lights: list[tuple[int, int]] = []
         self._levels: dict[int, int] = {}
         self._power = threading.RLock()  # held while power goes on or off, and while the world answers

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 Signal = NDArray[np.float64]
 
+MOST_DRIFT_SAMPLES = 4096
+"""That two clocks may move apart in a recording."""
+
 
 @dataclass
 class Room:
@@ -19,7 +22,8 @@ class Room:
     echo_path (n_taps,): from the loudspeaker's sample to the microphone's. near_end: samples (n,) of what
     else is heard from a frame on. curve: the loudspeaker's, sample by sample. noise_rms: of the microphone.
     start_offset_samples: how much later than asked for the sound comes out; `restart` adds up to
-    most_random_offset to it. There is no drift: both directions share their clock.
+    most_random_offset to it. player_ppm: by how much the player's clock is faster than the recorder's, where
+    they do not share one.
     """
 
     echo_path: Signal
@@ -27,6 +31,7 @@ class Room:
     noise_rms: float
     start_offset_samples: int
     most_random_offset: int = 0
+    player_ppm: float = 0.0
     seed: int = 0
     curve: Callable[[Signal], Signal] | None = None
 
@@ -37,15 +42,27 @@ class Room:
     def restart(self) -> None:
         """Silence, and a new start offset."""
         self.offset_samples = self.start_offset_samples + int(self.rng.integers(self.most_random_offset + 1))
-        self.past = np.zeros(self.offset_samples + len(self.echo_path) - 1)
+        drifts = MOST_DRIFT_SAMPLES if self.player_ppm else 0
+        self.past = np.zeros(self.offset_samples + len(self.echo_path) - 1 + drifts)
+        self.n_played = 0
 
     def hear(self, played: Signal, first: int) -> tuple[Signal, Signal]:
         """Microphone and near end (n_samples,) while the next samples (n_samples,) from `first` on play."""
         emitted = self.curve(played) if self.curve is not None else played
         known = np.concatenate([self.past, emitted])
         self.past = known[len(played) :]
-        late = known[: len(known) - self.offset_samples]
+        late = self._late(known, len(played))
+        self.n_played += len(played)
         echo = scipy.signal.oaconvolve(late, self.echo_path, mode="valid")
         near_end = self.near_end(first, len(played))
         noise = self.noise_rms * self.rng.standard_normal(len(played))
         return np.clip(echo + near_end + noise, -1.0, 1.0 - 2.0**-23), near_end
+
+    def _late(self, known: Signal, n: int) -> Signal:
+        """What comes out of the loudspeaker in the last n samples, and in as many before as the path is long."""
+        if not self.player_ppm:
+            return known[: len(known) - self.offset_samples]
+        times = np.arange(self.n_played - len(self.echo_path) + 1, self.n_played + n)
+        first = self.n_played + n - len(known)
+        wanted = times * (1 + 1e-6 * self.player_ppm) - self.offset_samples
+        return np.interp(wanted, np.arange(first, first + len(known)), known)

@@ -177,6 +177,7 @@ def make_room(setup: Setup) -> Room:
         near_end=near_end,
         noise_rms=10 ** (setup.noise.level_db / 20),
         start_offset_samples=offset if isinstance(offset, int) else 0,
+        player_ppm=setup.fault.player_ppm,
         most_random_offset=0 if isinstance(offset, int) else MOST_RANDOM_OFFSET,
         seed=setup.seed,
         curve=curve if room.drive else None,

@@ -26,14 +26,15 @@ Frames = NDArray[np.int32]
 class Streams:
     """The rings between a device and a room. Times are µs of the device; frames count from the first opening.
 
-    slot: which half of a frame the microphone answers in. keep_truth: for `truth`. speed: at most
-    so many times faster than the sound would take; None: as fast as it goes.
+    slot: which half of a frame the microphone answers in. keep_truth: for `truth`. speed: at most so many
+    times faster than the sound would take; None: as fast as it goes. rate: of the clock, of what it should be.
     """
 
     room: Room
     slot: int = 0
     keep_truth: bool = True
     speed: float | None = None
+    rate: float = 1.0
     wiring: Callable[[Frames, int], Frames] | None = None
     rate_hz: int = 0
     opened_us: int = 0
@@ -51,7 +52,7 @@ class Streams:
     def open(self, now_us: int, plays: bool, rate_hz: int, ring_bytes: int) -> None:
         """One direction begins: the player with silence, the recorder with nothing."""
         if self.player is None and self.recorder is None:
-            self.rate_hz, self.opened_us, self.elapsed = rate_hz, now_us, 0
+            self.rate_hz, self.opened_us, self.elapsed = round(self.rate * rate_hz), now_us, 0
             self.heard, self.near_end, self.played = [], [], []
             self.room.restart()
         self._advance(now_us)

@@ -20,7 +20,8 @@ class FaultSetup:
     """microphone: "", or "silent" (no word comes), "high" (its line is stuck at 3V3), "late" (a bit late).
 
     slot: which one it answers in. dc: added, of full scale. hum_db: of mains hum of hum_hz, of full scale;
-    absent: none. amplifier: "", or "silent".
+    absent: none. amplifier: "", or "silent". rate: of the I2S clock, of what it should be. player_ppm: by how
+    much the player's clock is faster than the recorder's.
     """
 
     microphone: str = ""
@@ -29,6 +30,8 @@ class FaultSetup:
     hum_db: float | None = None
     hum_hz: int = 50
     amplifier: str = ""
+    rate: float = 1.0
+    player_ppm: float = 0.0
 
 
 def make_wiring(fault: FaultSetup) -> Callable[[Frames, int], Frames]:
