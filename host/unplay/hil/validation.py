@@ -54,6 +54,10 @@ class Figure:
     step: float
     better: int
 
+    def amount(self, value: float) -> str:
+        """A value with its unit, to four digits."""
+        return f"{value:.4g} {self.unit}".rstrip()
+
 
 FIGURES = {
     "noise_floor_dbfs": Figure("noise floor", "dBFS", 6.0, -1),
@@ -111,6 +115,10 @@ class Row:
     @property
     def passed(self) -> bool:
         return self.floor is None or (self.value is not None and self.floor.holds(self.value))
+
+    @property
+    def measured(self) -> str:
+        return "" if self.value is None else self.figure.amount(self.value)
 
     def as_json(self) -> dict[str, Any]:
         limits = asdict(self.floor) if self.floor else {"least": None, "most": None}
