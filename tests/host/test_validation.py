@@ -43,6 +43,8 @@ def test_a_device_that_gets_worse_stands_out(tmp_path: Path):
     for day, reduction_db in enumerate([24.0, 24.6, 23.7, 24.2], 1):
         history.save(run(day, reduction_db), tmp_path)
         history.save(run(day, 11.0, "cellar"), tmp_path)
+    damaged = tmp_path / "validations" / "kitchen" / "2026-11-05T100000.json"
+    damaged.write_text("{")
     for reduction_db, worse in ((23.5, None), (20.1, 4.0), (30.0, None), (None, None)):
         today = run(9, reduction_db)
         trend = history.trends(today, history.earlier(today, tmp_path))["echo_reduction_db"]
@@ -91,6 +93,14 @@ def test_a_port_without_a_device(unplay_run: Callable, tmp_path: Path):
     assert "no-such-port" in done.err
     assert '"passed": false' in done.out
     assert ElementTree.parse(tmp_path / "out.xml").getroot()[0].attrib["errors"] == "1"
+
+
+def test_outputs_are_checked_before_anything_is_measured(unplay_run: Callable, tmp_path: Path):
+    done = unplay_run(
+        "validate", "--port", "/dev/no-such-port", "--report", tmp_path / "absent" / "page.html"
+    )
+    assert done.code == 2
+    assert "name a file in a folder" in done.err
 
 
 def test_a_device_comes_before_its_board_before_all(tmp_path: Path):
