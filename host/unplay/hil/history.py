@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +58,10 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def earlier(validation: Validation, library: Path) -> list[dict[str, Any]]:
-    """The runs of the same device before this one, the oldest first, of those files that can be read."""
+    """The runs of the same device and plan before this one, the oldest first, of those that can be read."""
     runs = [_read(path) for path in _folder(library, validation.device).glob("*.json")]
-    before = [run for run in runs if run is not None and run["started"] < validation.started]
-    return sorted(before, key=lambda run: run["started"])
+    alike = [run for run in runs if run is not None and run["plan"] == asdict(validation.plan)]
+    return sorted((run for run in alike if run["started"] < validation.started), key=lambda r: r["started"])
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -93,10 +93,10 @@ class Plan:
     song_s: int = 20
     starts: int = 20
     long_s: int = 600
-    link_bytes: int = 1 << 18
+    link_bytes: int = 1 << 20
 
 
-QUICK = Plan(song_s=8, starts=5, long_s=20, link_bytes=1 << 16)
+QUICK = Plan(song_s=8, starts=5, long_s=20, link_bytes=1 << 17)
 
 
 @dataclass(frozen=True)
@@ -147,6 +147,7 @@ class Validation:
     firmware: str
     started: str
     took_s: float
+    plan: Plan
     rows: list[Row]
     start_offsets_samples: list[int | None]
     long_s: float
@@ -161,6 +162,7 @@ class Validation:
         return {
             "format": FORMAT,
             **{name: getattr(self, name) for name in names},
+            "plan": asdict(self.plan),
             "passed": not self.failed,
             "rows": [row.as_json() for row in self.rows],
             "start_offsets_samples": self.start_offsets_samples,
@@ -213,6 +215,7 @@ def validate(
         port=link.port.name,
         started=started,
         took_s=round(time.monotonic() - begun_s, 1),
+        plan=plan,
         rows=[_row(name, values[name], asked.get(name)) for name in FIGURES],
         start_offsets_samples=[take.facts["start_offset_samples"] for take in starts],
         long_s=len(long.microphone) / long.facts["rate_hz"],
