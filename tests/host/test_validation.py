@@ -16,7 +16,7 @@ from unplay.hil import floors, history, markers
 from unplay.hil.floors import Floor
 from unplay.hil.junit import junit
 from unplay.hil.rack import Rack
-from unplay.hil.validation import FIGURES, Row, Validation
+from unplay.hil.validation import FIGURES, QUICK, Plan, Row, Validation
 from unplay.report.validation_page import sparkline, validation_page
 from unplay_shared import marker
 
@@ -31,6 +31,7 @@ def run(day: int, reduction_db: float | None, device: str = "kitchen") -> Valida
         firmware="MicroPython 1.29.0",
         started=f"2026-11-{day:02}T10:00:00+00:00",
         took_s=60.0,
+        plan=Plan(),
         rows=[Row("echo_reduction_db", reduction_db, Floor(least=10.0), "" if reduction_db else "no marker")],
         start_offsets_samples=[5700],
         long_s=600.0,
@@ -43,6 +44,11 @@ def test_a_device_that_gets_worse_stands_out(tmp_path: Path):
     for day, reduction_db in enumerate([24.0, 24.6, 23.7, 24.2], 1):
         history.save(run(day, reduction_db), tmp_path)
         history.save(run(day, 11.0, "cellar"), tmp_path)
+        history.save(
+            replace(run(day, 17.0), started=f"2026-11-{day:02}T12:00:00+00:00", plan=QUICK), tmp_path
+        )
+    damaged = tmp_path / "validations" / "kitchen" / "2026-11-05T100000.json"
+    damaged.write_text("{")
     for reduction_db, worse in ((23.5, None), (20.1, 4.0), (30.0, None), (None, None)):
         today = run(9, reduction_db)
         trend = history.trends(today, history.earlier(today, tmp_path))["echo_reduction_db"]
@@ -91,6 +97,14 @@ def test_a_port_without_a_device(unplay_run: Callable, tmp_path: Path):
     assert "no-such-port" in done.err
     assert '"passed": false' in done.out
     assert ElementTree.parse(tmp_path / "out.xml").getroot()[0].attrib["errors"] == "1"
+
+
+def test_outputs_are_checked_before_anything_is_measured(unplay_run: Callable, tmp_path: Path):
+    done = unplay_run(
+        "validate", "--port", "/dev/no-such-port", "--report", tmp_path / "absent" / "page.html"
+    )
+    assert done.code == 2
+    assert "name a file in a folder" in done.err
 
 
 def test_a_device_comes_before_its_board_before_all(tmp_path: Path):

@@ -26,7 +26,7 @@ def validate(
     ] = None,
     junit: Annotated[Path | None, typer.Option(metavar="FILE.xml", help="Write JUnit XML.")] = None,
     report: Annotated[Path | None, typer.Option(metavar="PAGE.html", help="Write a page.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A minute instead of fifteen.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Two minutes instead of twenty.")] = False,
     library: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Where results are kept. [where this system keeps data]"),
@@ -35,18 +35,20 @@ def validate(
 ) -> None:
     """Measure what devices are worth, and compare with floors; 6 where one is below.
 
-    Plays and records, for a quarter of an hour, in a room that should be quiet: levels, echo path, start
+    Plays and records, for twenty minutes, in a room that should be quiet: levels, echo path, start
     offset, drift, lost samples, load, echo reduction, card, link. Results stay in the library, and a figure
     that has become worse is named. What was recorded for it is removed from the device.
 
     Example: unplay validate --port /dev/ttyUSB0 --report page.html
     """
     from unplay.hil import floors as floors_files
+    from unplay.hil.history import require_folders
     from unplay.hil.rack import all_ports, validate_all
     from unplay.hil.validation import FIGURES, QUICK, Plan
     from unplay.sessions import default_library
 
     asked = floors_files.read(floors or floors_files.SHIPPED, FIGURES)
+    require_folders(junit, report)
     with printing.progress() as progress:
         rack = validate_all(
             list(dict.fromkeys(ports or all_ports())),
@@ -80,8 +82,8 @@ def print_rack(rack: Rack) -> None:
         table.add_column("asked", justify="right", no_wrap=True)
         table.add_column("")
         for row in validation.rows:
-            measured = "" if row.value is None else f"{row.value:g} {row.figure.unit}"
-            table.add_row(row.figure.title, measured, str(row.floor or ""), remark(row, trends[row.name]))
+            asked = str(row.floor or "")
+            table.add_row(row.figure.title, row.measured, asked, remark(row, trends[row.name]))
         Console().print(table)
     for port, reason in list(rack.reasons.items())[1:]:  # the first is what the command ends with
         print(f"{port}: {reason}")
@@ -91,5 +93,5 @@ def remark(row: Row, trend: Trend) -> str:
     """Whether it is enough, why it is not known, whether it was better before."""
     parts = ["" if row.passed else "BELOW", row.note]
     if trend.worse is not None:
-        parts.append(f"worse than before by {trend.worse:g} {row.figure.unit}".rstrip())
+        parts.append(f"worse than before by {row.figure.amount(trend.worse)}")
     return ", ".join(part for part in parts if part)

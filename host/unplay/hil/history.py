@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import statistics
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from unplay.audio import WholeFile
+from unplay.errors import BadInputError
 from unplay.hil.validation import FIGURES, FORMAT, Validation
 from unplay.sessions import VALIDATIONS, folder_name
 
@@ -41,6 +42,13 @@ def save(validation: Validation, library: Path) -> Path:
     return path
 
 
+def require_folders(*paths: Path | None) -> None:
+    """Raises BadInputError where a file could not be written when all has been measured."""
+    for path in paths:
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            raise BadInputError(f"{path} cannot be written: name a file in a folder that is there.")
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """A file that is there with all of it, or not at all. Raises BadInputError."""
     with WholeFile(path) as file:
@@ -50,12 +58,19 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def earlier(validation: Validation, library: Path) -> list[dict[str, Any]]:
-    """The runs of the same device before this one, the oldest first; files of another format are left out."""
-    runs = [
-        json.loads(path.read_text("utf-8")) for path in _folder(library, validation.device).glob("*.json")
-    ]
-    known = [run for run in runs if run["format"] == FORMAT and run["started"] < validation.started]
-    return sorted(known, key=lambda run: run["started"])
+    """The runs of the same device and plan before this one, the oldest first, of those that can be read."""
+    runs = [_read(path) for path in _folder(library, validation.device).glob("*.json")]
+    alike = [run for run in runs if run is not None and run["plan"] == asdict(validation.plan)]
+    return sorted((run for run in alike if run["started"] < validation.started), key=lambda r: r["started"])
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """None where it is of another format, or damaged."""
+    try:
+        run = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return run if isinstance(run, dict) and run.get("format") == FORMAT else None
 
 
 def trends(validation: Validation, runs: list[dict[str, Any]]) -> dict[str, Trend]:

@@ -44,9 +44,8 @@ def _suite(root: ElementTree.Element, validation: Validation) -> None:
 
 def sentence(row: Row) -> str:
     """A figure, what was measured and what was asked."""
-    measured = row.note if row.value is None else f"{row.value:g} {row.figure.unit}".rstrip()
     asked = f" (asked: {row.floor})" if row.floor else ""
-    return f"{row.figure.title}: {measured}{asked}"
+    return f"{row.figure.title}: {row.measured or row.note}{asked}"
 
 
 def _element(parent: ElementTree.Element, tag: str, **attributes: object) -> ElementTree.Element:

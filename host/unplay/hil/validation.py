@@ -54,6 +54,10 @@ class Figure:
     step: float
     better: int
 
+    def amount(self, value: float) -> str:
+        """A value with its unit, to four digits."""
+        return f"{value:.4g} {self.unit}".rstrip()
+
 
 FIGURES = {
     "noise_floor_dbfs": Figure("noise floor", "dBFS", 6.0, -1),
@@ -89,10 +93,10 @@ class Plan:
     song_s: int = 20
     starts: int = 20
     long_s: int = 600
-    link_bytes: int = 1 << 18
+    link_bytes: int = 1 << 20
 
 
-QUICK = Plan(song_s=8, starts=5, long_s=20, link_bytes=1 << 16)
+QUICK = Plan(song_s=8, starts=5, long_s=20, link_bytes=1 << 17)
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,10 @@ class Row:
     @property
     def passed(self) -> bool:
         return self.floor is None or (self.value is not None and self.floor.holds(self.value))
+
+    @property
+    def measured(self) -> str:
+        return "" if self.value is None else self.figure.amount(self.value)
 
     def as_json(self) -> dict[str, Any]:
         limits = asdict(self.floor) if self.floor else {"least": None, "most": None}
@@ -139,6 +147,7 @@ class Validation:
     firmware: str
     started: str
     took_s: float
+    plan: Plan
     rows: list[Row]
     start_offsets_samples: list[int | None]
     long_s: float
@@ -153,6 +162,7 @@ class Validation:
         return {
             "format": FORMAT,
             **{name: getattr(self, name) for name in names},
+            "plan": asdict(self.plan),
             "passed": not self.failed,
             "rows": [row.as_json() for row in self.rows],
             "start_offsets_samples": self.start_offsets_samples,
@@ -205,6 +215,7 @@ def validate(
         port=link.port.name,
         started=started,
         took_s=round(time.monotonic() - begun_s, 1),
+        plan=plan,
         rows=[_row(name, values[name], asked.get(name)) for name in FIGURES],
         start_offsets_samples=[take.facts["start_offset_samples"] for take in starts],
         long_s=len(long.microphone) / long.facts["rate_hz"],
