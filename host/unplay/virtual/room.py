@@ -59,7 +59,7 @@ class Room:
         return np.clip(echo + near_end + noise, -1.0, 1.0 - 2.0**-23), near_end
 
     def _late(self, known: Signal, n: int) -> Signal:
-        """What comes out of the loudspeaker in the last n samples, and in as many before as the path is long."""
+        """What comes out of the loudspeaker in the last n samples, and as many before as the path is long."""
         if not self.player_ppm:
             return known[: len(known) - self.offset_samples]
         times = np.arange(self.n_played - len(self.echo_path) + 1, self.n_played + n)

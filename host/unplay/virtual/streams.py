@@ -27,7 +27,8 @@ class Streams:
     """The rings between a device and a room. Times are µs of the device; frames count from the first opening.
 
     slot: which half of a frame the microphone answers in. keep_truth: for `truth`. speed: at most so many
-    times faster than the sound would take; None: as fast as it goes. rate: of the clock, of what it should be.
+    times faster than the sound would take; None: as fast as it goes. rate: of the clock, of what it should
+    be.
     """
 
     room: Room
