@@ -67,8 +67,8 @@ SENTENCES = {
     "slip": "{count} samples were lost while it recorded: the card paused too long, or wires are bad",
     "wrong-rate": "sound runs at {hz:.0f} Hz instead of {wanted} by the processor's clock: the I2S clock is "
     "set up wrongly; update the firmware, check the board's frequency and rate_hz",
-    "two-clocks": "the recording's clock is {ppm:+.0f} ppm off the player's: one board must drive the clocks of "
-    "both microphone and amplifier",
+    "two-clocks": "the recording's clock is {ppm:+.0f} ppm off the player's: one board must drive the clocks "
+    "of both microphone and amplifier",
     "late": "{count} of {blocks} blocks came too late for the canceller: set a shorter tail_ms",
 }
 
