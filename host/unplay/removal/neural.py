@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import importlib
 from collections import deque
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from importlib.resources import files
 from typing import Any
 
@@ -41,26 +42,30 @@ PLAYED_FRAMES = 32
 
 MODEL = "residual_suppressor.tflite"
 RUNTIMES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter")
+NO_RUNTIME = (
+    "The neural suppressor needs ai-edge-litert or tflite-runtime, and neither runs here: "
+    "`pip install 'unplay[neural]'` brings the one for this machine."
+)
 
 
 def why_no_runtime() -> str | None:
     """A sentence on what is missing to run the network; None where nothing is."""
-    return (
-        None
-        if _runtime()
-        else "The neural suppressor needs ai-edge-litert or tflite-runtime, and neither runs here: "
-        "`pip install 'unplay[neural]'` brings the one for this machine."
-    )
+    return None if _runtime() else NO_RUNTIME
 
 
 @cache
-def _runtime() -> Any:
-    """The interpreter's class. Where numpy is too new for it, importing it succeeds and only constructing
-    it fails."""
+def _runtime() -> Callable[[], Any] | None:
+    """What makes an interpreter. Where numpy is too new for it, importing one succeeds and only making one
+    fails."""
     for name in RUNTIMES:
         try:
-            runtime = importlib.import_module(name).Interpreter
-            runtime(model_content=_model())
+            module = importlib.import_module(name)
+            # no delegate: it says so on stderr, and its sums differ from one processor to the next
+            plain = module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+            runtime = partial(
+                module.Interpreter, model_content=_model(), num_threads=1, experimental_op_resolver_type=plain
+            )
+            runtime()
         except Exception:  # whatever is wrong with it, it can't be used
             continue
         return runtime
@@ -76,10 +81,10 @@ class GainNetwork:
     """The network with its memory of the frames that were. Raises BadInputError where no runtime is."""
 
     def __init__(self) -> None:
-        sentence = why_no_runtime()
-        if sentence:
-            raise BadInputError(sentence)
-        self._interpreter = _runtime()(model_content=_model(), num_threads=1)
+        runtime = _runtime()
+        if runtime is None:
+            raise BadInputError(NO_RUNTIME)
+        self._interpreter = runtime()
         self._interpreter.allocate_tensors()
         inputs = self._interpreter.get_input_details()
         outputs = self._interpreter.get_output_details()
