@@ -1,9 +1,9 @@
 """Write the trained network as a .tflite file and compare it with torch.
 
-    python host/training/export.py RUN host/unplay/models/residual_suppressor.tflite
+    python host/training/export.py RUN
 
-Also writes its golden output (`.golden.npz` beside it): what the network in torch answers to a fixed input,
-with the rounded weights of the file. Needs torch and ai-edge-litert, whose schema is all the writer needs.
+writes MODEL and GOLDEN in the repository, the second being what the network in torch answers to a fixed
+input, with the rounded weights of the file: a test holds the file to it on every runtime. Needs torch and ai-edge-litert, whose schema is all the writer needs.
 The same checkpoint gives the same bytes.
 
 Only operators of version 1 are used, but for DEQUANTIZE (weights are kept in half precision), so that
@@ -25,6 +25,10 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.floating]
 
+ROOT = Path(__file__).parents[2]
+MODEL = ROOT / "host/unplay/models/residual_suppressor.tflite"
+GOLDEN = ROOT / "tests/host/golden/residual_suppressor.npz"
+
 TOLERANCE = 1e-5
 """Of gains, between torch and the runtime: both add up a few hundred products in single precision."""
 N_GOLDEN_FRAMES = 40
@@ -33,18 +37,15 @@ N_GOLDEN_FRAMES = 40
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("run", type=Path)
-    parser.add_argument("file", type=Path)
-    arguments = parser.parse_args()
-    network = network_of(arguments.run / "checkpoint.pt")
+    network = network_of(parser.parse_args().run / "checkpoint.pt")
     model = written(network)
     golden = golden_frames(network)
     difference = np.max(np.abs(run(model, golden) - golden["gain"]))
     print(f"{len(model) / 1e6:.2f} MB, greatest difference from torch {difference:.1e}")
     if difference > TOLERANCE:
         raise SystemExit(f"The file computes something else than torch: {difference:.1e} > {TOLERANCE:g}.")
-    arguments.file.parent.mkdir(parents=True, exist_ok=True)
-    arguments.file.write_bytes(model)
-    np.savez_compressed(arguments.file.with_suffix(".golden.npz"), **golden)
+    MODEL.write_bytes(model)
+    np.savez_compressed(GOLDEN, **golden)
 
 
 def network_of(checkpoint: Path) -> Suppressor:
