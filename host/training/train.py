@@ -110,7 +110,8 @@ class Scenes:
             left = scene["device_left"] - scene["near_end"]
             echo = scene["mixture"] - scene["device_left"]
         else:
-            left = scene["echo_left"] * (10 ** (-rng.uniform(0, 30) / 20) if rng.random() < 0.3 else 1.0)
+            deeper_db = rng.uniform(0, 45) if kind == "better" and rng.random() < 0.6 else 0.0
+            left = scene["echo_left"] * 10 ** (-deeper_db / 20)
             echo = scene["echo"] - left
         if kind == "fir" and other is scene:  # the talker has disturbed the fit
             disturbed = scene["near_end_left"] - scene["near_end"]
