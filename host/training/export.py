@@ -3,7 +3,8 @@
     python host/training/export.py RUN
 
 writes MODEL and GOLDEN in the repository, the second being what the network in torch answers to a fixed
-input, with the rounded weights of the file: a test holds the file to it on every runtime. Needs torch and ai-edge-litert, whose schema is all the writer needs.
+input, with the rounded weights of the file: a test holds the file to it on every runtime. Needs torch and
+ai-edge-litert, whose schema is all the writer needs.
 The same checkpoint gives the same bytes.
 
 Only operators of version 1 are used, but for DEQUANTIZE (weights are kept in half precision), so that
@@ -111,7 +112,9 @@ class Graph:
     def gated(self, x: int, state: int, layer: torch.nn.GRU, name: str) -> int:
         """A GRU step, as torch defines it: n + z·(h − n), n = tanh(x' + r·h')."""
         n = layer.hidden_size
-        weights = [getattr(layer, f"{kind}_l0").split(n) for kind in ("weight_ih", "bias_ih", "weight_hh", "bias_hh")]
+        weights = [
+            getattr(layer, f"{kind}_l0").split(n) for kind in ("weight_ih", "bias_ih", "weight_hh", "bias_hh")
+        ]
         (xr, xz, xn), (hr, hz, hn) = (
             [self.linear(source, w, b) for w, b in zip(*pair, strict=True)]
             for source, pair in ((x, weights[:2]), (state, weights[2:]))

@@ -46,7 +46,9 @@ SOURCES = (
     Source("fillets-ng-data-nl", "train", "speech", "**/nl/*.ogg", "GPL-2, the Fish Fillets authors"),
     Source("klettres-data", "train", "speech", "**/klettres/??/**/*.ogg", "GPL-2+, the KLettres authors"),
     Source("ktuberling-data", "train", "speech", "**/sounds/??/*", "GPL-2+, the KTuberling authors"),
-    Source("asterisk-core-sounds-es-g722", "validation", "speech", "**/*.g722", "CC-BY-SA-3.0, Allison Smith"),
+    Source(
+        "asterisk-core-sounds-es-g722", "validation", "speech", "**/*.g722", "CC-BY-SA-3.0, Allison Smith"
+    ),
     Source("asterisk-core-sounds-en-g722", "test", "speech", "**/*.g722", "CC-BY-SA-3.0, Allison Smith"),
     Source("asterisk-core-sounds-fr-g722", "test", "speech", "**/*.g722", "CC-BY-SA-3.0, June Wallack"),
     Source("planetblupi-music-ogg", "train", "music", "**/*.ogg", "GPL-3+, Mathieu Schroeter"),
@@ -55,7 +57,9 @@ SOURCES = (
     Source("asc-music", "train", "music", "**/*.mp3", "GPL-2+, Michael Kievernagel"),
     Source("ufoai-music", "train", "music", "**/*.ogg", "GPL-2+, CC-BY-3.0, CC-BY-SA-3.0, the UFO:AI team"),
     Source("drascula-music", "validation", "music", "**/*.ogg", "Drascula licence, Alcachofa Soft"),
-    Source("warzone2100-music", "test", "music", "**/*.opus", "GPL-2+ and CC0, Eidos and Warzone 2100 Project"),
+    Source(
+        "warzone2100-music", "test", "music", "**/*.opus", "GPL-2+ and CC0, Eidos and Warzone 2100 Project"
+    ),
     Source("asterisk-moh-opsound-g722", "test", "music", "**/*.g722", "CC-BY-SA-3.0, Paul Shuler and others"),
 )
 
@@ -102,7 +106,7 @@ def clips_of(source: Source, folder: Path):
 
 
 def decode(file: Path) -> NDArray[np.int16]:
-    """The file in mono at 16 kHz; nothing where it cannot be read (a package also holds text and pictures)."""
+    """The file in mono at 16 kHz; nothing where it is no sound, since packages also hold text and pictures."""
     try:
         samples, rate_hz = soundfile.read(file, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError:
@@ -112,7 +116,7 @@ def decode(file: Path) -> NDArray[np.int16]:
 
 
 def decode_g722(files: list[Path]) -> list[NDArray[np.int16]]:
-    """All files by one call of ffmpeg: a byte of G.722 is two samples, so that they can be told apart after."""
+    """All files by one call of ffmpeg: a byte of G.722 is two samples, so they can be told apart after."""
     packed = [file.read_bytes() for file in files]
     command = ["ffmpeg", "-v", "error", "-f", "g722", "-i", "-", "-f", "s16le", "-"]
     raw = subprocess.run(command, input=b"".join(packed), capture_output=True, check=True).stdout

@@ -21,7 +21,7 @@ HEADS = {"bins": 3 * N_BINS, "bands": 96, "complex": 5 * N_BINS}
 
 
 def stft(x: Tensor) -> Tensor:
-    """(n, n_samples) → (n, n_frames, 257), as `unplay.removal.stft.Stft(512, 256)` but for the first frame."""
+    """(n, n_samples) → (n, n_frames, 257), as `unplay.removal.stft.Stft` but for the first frame."""
     window = torch.sin(torch.pi * torch.arange(N_FFT) / N_FFT)
     return torch.fft.rfft(x.unfold(-1, N_FFT, HOP) * window)
 

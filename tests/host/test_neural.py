@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -59,14 +58,10 @@ def noises(n: int, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.usefixtures("runtime")
 @pytest.mark.parametrize("name", neural.RUNTIMES)
-def test_the_shipped_file_computes_what_torch_computed(
-    name: str, use_runtimes: Callable[..., None]
-) -> None:
-    pytest.importorskip(name.split(".")[0])
+def test_the_shipped_file_computes_what_torch_computed(name: str, use_runtimes: Callable[..., None]) -> None:
     use_runtimes(name)
-    if importlib.import_module("numpy").__version__ >= "2" and name.startswith("tflite"):
-        assert neural.why_no_runtime()  # of numpy 1's time: it imports, but doesn't run
-        return
+    if neural.why_no_runtime():  # not for this machine, or of numpy 1's time
+        pytest.skip(f"{name} does not run here")
     with np.load(GOLDEN) as golden:
         powers = [golden[signal] for signal in ("residual", "echo", "reference")]
         expected = golden["gain"]
@@ -109,7 +104,7 @@ def test_no_gain_is_above_one(level: float) -> None:
 
 @pytest.mark.usefixtures("runtime")
 def test_silence_stays_silence() -> None:
-    residual, echo, reference = noises(RATE_HZ)
+    _, echo, reference = noises(RATE_HZ)
     silence = np.zeros(RATE_HZ)
     np.testing.assert_array_equal(neural.suppress(silence, echo, reference, RATE_HZ), silence)
     np.testing.assert_array_equal(neural.suppress(silence, silence, silence, RATE_HZ), silence)
@@ -160,4 +155,4 @@ def test_without_a_runtime_one_sentence_says_what_to_do(use_runtimes: Callable[.
     use_runtimes("a_runtime_that_is_not_there")
     assert "pip install 'unplay[neural]'" in (neural.why_no_runtime() or "")
     with pytest.raises(BadInputError, match="neither runs here"):
-        method_named("neural").take_out(*noises(1000)[:2], RATE_HZ)
+        method_named("neural").take_out(np.ones(1000), np.ones(1000), RATE_HZ)
