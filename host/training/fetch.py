@@ -106,7 +106,7 @@ def clips_of(source: Source, folder: Path):
 
 
 def decode(file: Path) -> NDArray[np.int16]:
-    """The file in mono at 16 kHz; nothing where it is no sound, since packages also hold text and pictures."""
+    """The file in mono at 16 kHz; nothing where it is no sound: packages hold pictures, too."""
     try:
         samples, rate_hz = soundfile.read(file, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError:
