@@ -28,8 +28,8 @@ from unplay.removal.stft import Stft
 FloatArray = NDArray[np.floating]
 
 RATE_HZ = 16_000
-WIENER_SHARES = 10 ** np.arange(-4.0, 0.1, 0.5)
-WIENER_FLOORS = (0.03, 0.1, 0.3)
+WIENER_SHARES = 10 ** np.arange(-3.0, 0.0, 0.5)
+WIENER_FLOORS = (0.1, 0.3)
 SMOOTHING = 0.6
 WORSE_DB = 0.1
 """A loss of less counts as none."""
