@@ -42,6 +42,12 @@ NEURAL_FROM_SHARE = 0.25
 """Share of the frequencies with residual echo beyond chance from which the network is asked. A good fit
 leaves it in a tenth at most, telephones that process the sound in nearly all."""
 
+TIMES_CHANCE = 2.0
+"""How many times what it takes for the echo of another time the network must take."""
+
+OTHER_TIME = 0.419
+"""Shift of that echo, over the recording's length."""
+
 KNOT_S = 0.5
 """Time between a moving path's knots."""
 
@@ -156,8 +162,8 @@ def _without_residual_echo(
 ) -> tuple[FloatArray, tuple[StageDecision, ...]]:
     """The residual without residual echo, where there is any; and the decisions.
 
-    The network always finds something to take, so it is asked only where the mask finds residual echo in
-    much of the spectrum.
+    A network always finds something to take. It is asked where the mask finds residual echo in much of the
+    spectrum, and heard if it takes far more than it would take for the echo of another time.
     """
     masked, share = suppress_residual_echo(residual, echo, rate_hz)
     found = f"residual echo, beyond chance, in {share:.0%} of the frequencies"
@@ -169,7 +175,12 @@ def _without_residual_echo(
     if sentence:
         return masked, (mask, StageDecision("neural", False, 0.0, sentence))
     near_end = neural.suppress(masked, echo, reference, rate_hz)
-    return near_end, (mask, StageDecision("neural", True, _ratio_db(masked, near_end), found))
+    shift = round(OTHER_TIME * len(echo))
+    by_chance = neural.suppress(masked, np.roll(echo, shift), np.roll(reference, shift), rate_hz)
+    effect_db, chance_db = _ratio_db(masked, near_end), _ratio_db(masked, by_chance)
+    used = effect_db > TIMES_CHANCE * chance_db
+    reason = f"takes {effect_db:.2f} dB, for the echo of another time {chance_db:.2f} dB"
+    return near_end if used else masked, (mask, StageDecision("neural", used, effect_db, reason))
 
 
 def _level(signal: FloatArray) -> float:
