@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from unplay.errors import BadInputError
-from unplay.metrics import si_sdr_db
+from unplay.metrics import energy_ratio_db, si_sdr_db
 from unplay.removal import neural, plan
 from unplay.removal.baselines import fir
 from unplay.removal.methods import method_named
@@ -145,11 +145,22 @@ def test_other_sample_rates_keep_length_and_what_lies_above_8_khz(rate_hz: int) 
 
 
 @pytest.mark.usefixtures("runtime")
-def test_it_helps_after_the_fir_stage(distorted: tuple[Scene, np.ndarray]) -> None:
+def test_echo_alone_is_taken_down_far(distorted: tuple[Scene, np.ndarray]) -> None:
     scene, recording = distorted
-    plain = si_sdr_db(scene.true_near_end, fir(scene.played, recording, RATE_HZ))
-    near_end, _ = method_named("neural").take_out(scene.played, recording, RATE_HZ)
-    assert si_sdr_db(scene.true_near_end, near_end) > plain + 2
+    echo = recording - scene.true_near_end
+    plain = fir(scene.played, echo, RATE_HZ)
+    near_end, _ = method_named("neural").take_out(scene.played, echo, RATE_HZ)
+    # measured 20 dB; half of it is far more than another rounding or runtime could change
+    assert energy_ratio_db(plain, near_end) > 10
+
+
+@pytest.mark.usefixtures("runtime")
+def test_a_talker_alone_stays(distorted: tuple[Scene, np.ndarray]) -> None:
+    scene, _ = distorted
+    talker = scene.true_near_end
+    near_end = neural.suppress(talker, scene.echo, scene.played, RATE_HZ)
+    # measured 18.9 dB: what it takes for echo that isn't there; on talkers that it knows less it is more
+    assert si_sdr_db(talker, near_end) > 14
 
 
 def test_without_a_runtime_one_sentence_says_what_to_do(use_runtimes: Callable[..., None]) -> None:
