@@ -11,10 +11,9 @@ import pytest
 
 from unplay.errors import BadInputError
 from unplay.metrics import energy_ratio_db, si_sdr_db
-from unplay.removal import neural, plan
+from unplay.removal import neural
 from unplay.removal.baselines import fir
 from unplay.removal.methods import method_named
-from unplay.removal.suppression import suppress_residual_echo
 from unplay.virtual.scene import Scene, make_scene
 
 RATE_HZ = 16_000
@@ -168,36 +167,3 @@ def test_without_a_runtime_one_sentence_says_what_to_do(use_runtimes: Callable[.
     assert "pip install 'unplay[neural]'" in (neural.why_no_runtime() or "")
     with pytest.raises(BadInputError, match="neither runs here"):
         method_named("neural").take_out(np.ones(1000), np.ones(1000), RATE_HZ)
-
-
-def with_residual_echo(scene: Scene, level_db: float) -> np.ndarray:
-    """The talker and echo of another phase, as an unmodelled path leaves it."""
-    phase = np.random.default_rng(1).standard_normal(400) * np.exp(-np.arange(400) / 80)
-    echo = np.convolve(scene.echo, phase)[: len(scene.echo)]
-    echo *= 10 ** (level_db / 20) * np.std(scene.true_near_end) / np.std(echo)
-    return scene.true_near_end + echo
-
-
-@pytest.mark.usefixtures("runtime")
-@pytest.mark.parametrize(("level_db", "asked"), [(-6.0, True), (-60.0, False)])
-def test_the_plan_asks_it_only_where_there_is_much_residual_echo(
-    distorted: tuple[Scene, np.ndarray], level_db: float, asked: bool
-) -> None:
-    scene, _ = distorted
-    residual = with_residual_echo(scene, level_db)
-    masked, _ = suppress_residual_echo(residual, scene.echo, RATE_HZ)
-    near_end, (_, stage) = plan._without_residual_echo(residual, scene.echo, scene.played, RATE_HZ)
-    assert (stage.name, stage.used) == ("neural", asked)
-    assert asked == (not np.array_equal(near_end, masked))
-
-
-def test_the_plan_goes_on_without_a_runtime(
-    distorted: tuple[Scene, np.ndarray], use_runtimes: Callable[..., None]
-) -> None:
-    scene, _ = distorted
-    residual = with_residual_echo(scene, -6.0)
-    use_runtimes()
-    near_end, (_, stage) = plan._without_residual_echo(residual, scene.echo, scene.played, RATE_HZ)
-    np.testing.assert_array_equal(near_end, suppress_residual_echo(residual, scene.echo, RATE_HZ)[0])
-    assert not stage.used
-    assert "neither runs here" in stage.reason

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from unplay.removal import neural
 from unplay.removal.choosing import StageDecision, choose
 from unplay.removal.echo_model import lead_samples
 from unplay.removal.echo_path import Paths, weights_stft
@@ -37,17 +36,6 @@ SCHEDULE_MOVING = ((1e-2, 20), (1e-2, 20), (1e-3, 20))
 
 HALF_SURE_DB = 1.0
 """Gain on what the fit did not see at which the confidence is one half: chance reaches 0.7."""
-
-NEURAL_FROM_SHARE = 0.25
-"""Share of the frequencies with residual echo beyond chance from which the network is asked. A good fit
-leaves it in a tenth at most, telephones that process the sound in nearly all."""
-
-TIMES_CHANCE = 4.0
-"""How many times what it takes for the echo of another time, in dB, the network must take: of the validation
-scenes' residuals that it made worse most were below."""
-
-OTHER_TIME = 0.419
-"""Shift of that echo, over the recording's length."""
 
 KNOT_S = 0.5
 """Time between a moving path's knots."""
@@ -112,9 +100,9 @@ def _planned(
         )
         return d, (*choice.stages, louder), 0.0
     residual, recording = residual[n_past:], recording[n_past:]
-    near_end, masks = _without_residual_echo(residual, recording - residual, reference[n_past:], rate_hz)
+    near_end, decision = _without_residual_echo(residual, recording - residual, rate_hz)
     progress("done", 1.0)
-    return near_end * level, (*choice.stages, *masks), confidence
+    return near_end * level, (*choice.stages, decision), confidence
 
 
 def _damaged(recording: FloatArray, n_past: int, stft: Stft) -> NDArray[np.bool_]:
@@ -159,29 +147,12 @@ def _with_gains(system: EchoSystem, gains: FloatArray) -> EchoSystem:
 
 
 def _without_residual_echo(
-    residual: FloatArray, echo: FloatArray, reference: FloatArray, rate_hz: int
-) -> tuple[FloatArray, tuple[StageDecision, ...]]:
-    """The residual without residual echo, where there is any; and the decisions.
-
-    A network always finds something to take. It is asked where the mask finds residual echo in much of the
-    spectrum, and heard if it takes far more than it would take for the echo of another time.
-    """
-    masked, share = suppress_residual_echo(residual, echo, rate_hz)
-    found = f"residual echo, beyond chance, in {share:.0%} of the frequencies"
-    mask = StageDecision("residual echo", share > 0, _ratio_db(residual, masked), f"structured NMF: {found}")
-    if share < NEURAL_FROM_SHARE:
-        reason = f"{found}; {NEURAL_FROM_SHARE:.0%} are needed"
-        return masked, (mask, StageDecision("neural", False, 0.0, reason))
-    sentence = neural.why_no_runtime()
-    if sentence:
-        return masked, (mask, StageDecision("neural", False, 0.0, sentence))
-    near_end = neural.suppress(masked, echo, reference, rate_hz)
-    shift = round(OTHER_TIME * len(echo))
-    by_chance = neural.suppress(masked, np.roll(echo, shift), np.roll(reference, shift), rate_hz)
-    effect_db, chance_db = _ratio_db(masked, near_end), _ratio_db(masked, by_chance)
-    used = effect_db > TIMES_CHANCE * chance_db
-    reason = f"takes {effect_db:.2f} dB, for the echo of another time {chance_db:.2f} dB"
-    return near_end if used else masked, (mask, StageDecision("neural", used, effect_db, reason))
+    residual: FloatArray, echo: FloatArray, rate_hz: int
+) -> tuple[FloatArray, StageDecision]:
+    """The residual without residual echo, where there is any; and the decision."""
+    cleaned, share = suppress_residual_echo(residual, echo, rate_hz)
+    reason = f"structured NMF: residual echo, beyond chance, in {share:.0%} of the frequencies"
+    return cleaned, StageDecision("residual echo", share > 0, _ratio_db(residual, cleaned), reason)
 
 
 def _level(signal: FloatArray) -> float:
