@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,7 +94,7 @@ def unpacked(package: str, folder: Path) -> Path:
     return target
 
 
-def clips_of(source: Source, folder: Path):
+def clips_of(source: Source, folder: Path) -> Iterator[NDArray[np.int16]]:
     """The package's clips, int16 (n_samples,); of speech only phrases, at one level."""
     files = sorted(path for path in folder.glob(source.pattern) if path.is_file())
     decoded = decode_g722(files) if source.pattern.endswith("g722") else map(decode, files)

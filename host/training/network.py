@@ -17,7 +17,6 @@ from torch import Tensor, nn
 N_FFT, HOP, N_BINS = 512, 256, 257
 LOOK_AHEAD = 2
 POWER_FLOOR = 1e-7
-HEADS = {"bins": 3 * N_BINS, "bands": 96, "complex": 5 * N_BINS}
 
 
 def stft(x: Tensor) -> Tensor:
@@ -33,45 +32,17 @@ def log_power(spectrum: Tensor) -> Tensor:
 
 
 class Suppressor(nn.Module):
-    def __init__(self, n_hidden: int = 208, head: str = "bins") -> None:
+    def __init__(self, n_hidden: int = 208) -> None:
         super().__init__()
-        self.head_kind = head
-        n_inputs = (5 if head == "complex" else 3) * N_BINS
-        self.inward = nn.Linear(n_inputs, n_hidden)
+        self.inward = nn.Linear(3 * N_BINS, n_hidden)
         self.first = nn.GRU(n_hidden, n_hidden, batch_first=True)
         self.second = nn.GRU(n_hidden, n_hidden, batch_first=True)
-        self.head = nn.Linear(n_hidden, HEADS[head])
-        if head == "bands":
-            self.register_buffer("bands", band_matrix())
+        self.head = nn.Linear(n_hidden, 3 * N_BINS)
 
     def forward(self, residual: Tensor, echo: Tensor, reference: Tensor) -> Tensor:
-        """Log powers (n, n_frames, 257) each → gains of frames 0 to n_frames − LOOK_AHEAD − 1, in [0, 1].
-
-        Spectra instead of log powers for the complex head, whose gains are complex.
-        """
-        phases = []
-        if self.head_kind == "complex":
-            turn = residual * echo.conj()
-            turn = turn / (turn.abs() + 1e-6)
-            phases = [turn.real, turn.imag]
-            residual, echo, reference = log_power(residual), log_power(echo), log_power(reference)
-        h = torch.tanh(self.inward(torch.cat([residual, echo, reference, *phases], -1)))
+        """Log powers (n, n_frames, 257) each → gains of frames 0 to n_frames − LOOK_AHEAD − 1, in [0, 1]."""
+        h = torch.tanh(self.inward(torch.cat([residual, echo, reference], -1)))
         h, _ = self.first(h)
         h, _ = self.second(h)
-        return self.gains(self.head(h[:, LOOK_AHEAD:]), residual[:, :-LOOK_AHEAD], echo[:, :-LOOK_AHEAD])
-
-    def gains(self, out: Tensor, residual: Tensor, echo: Tensor) -> Tensor:
-        if self.head_kind == "bands":
-            return torch.sigmoid(out) @ self.bands
-        offset, slope, echo_slope, *rotation = out.split(N_BINS, -1)
-        gain = torch.sigmoid(offset + slope * residual + echo_slope * echo)
-        if not rotation:
-            return gain
-        return gain * torch.complex(torch.tanh(rotation[0] + 2), torch.tanh(rotation[1]))
-
-
-def band_matrix() -> Tensor:
-    """(96, 257): gains of bands, equally far apart on the ERB scale, interpolated to bins."""
-    erb = 21.4 * torch.log10(1 + 0.00437 * torch.arange(N_BINS) * 16000 / N_FFT)
-    at = erb / erb[-1] * 95
-    return (1 - (at[None] - torch.arange(96)[:, None]).abs()).clamp_min(0)
+        offset, slope, echo_slope = self.head(h[:, LOOK_AHEAD:]).split(N_BINS, -1)
+        return torch.sigmoid(offset + slope * residual[:, :-LOOK_AHEAD] + echo_slope * echo[:, :-LOOK_AHEAD])

@@ -1,6 +1,6 @@
 """Train the network, and go on from where an earlier run stopped.
 
-    python host/training/train.py DATA RUN --minutes 70
+    python host/training/train.py DATA RUN --minutes 90
 
 DATA is what simulate.py made; shards that appear later are taken in. RUN gets `checkpoint.pt` every
 CHECKPOINT_S (all that is needed to go on) and `log.txt`. A run that was stopped, or whose `--minutes` were
@@ -43,15 +43,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--minutes", type=float, default=70)
-    parser.add_argument("--head", default="bins", choices=["bins", "bands", "complex"])
+    parser.add_argument("--minutes", type=float, default=90)
     parser.add_argument("--hidden", type=int, default=208)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(arguments.seed)
     arguments.run.mkdir(parents=True, exist_ok=True)
-    training = Training(Suppressor(arguments.hidden, arguments.head), arguments.run)
+    training = Training(Suppressor(arguments.hidden), arguments.run)
     training.resume()
     scenes = Scenes(arguments.data / "train", np.random.default_rng([arguments.seed, training.step]))
     training.go_on(scenes, 60 * arguments.minutes)
@@ -137,8 +136,7 @@ class Scenes:
 
 def loss_of(network: Suppressor, batch: list[Tensor]) -> Tensor:
     residual, echo, reference, near_end = map(stft, batch)
-    inputs = (residual, echo, reference)
-    gains = network(*inputs if network.head_kind == "complex" else map(log_power, inputs))
+    gains = network(*map(log_power, (residual, echo, reference)))
     residual, near_end = residual[:, :-LOOK_AHEAD], near_end[:, :-LOOK_AHEAD]
     kept = gains * residual
     magnitude, true_magnitude = compressed(kept), compressed(near_end)
@@ -183,13 +181,12 @@ class Training:
             "average": self.average,
             "step": self.step,
             "seconds": self.seconds,
-            "head": self.network.head_kind,
         }
         torch.save(state, self.folder / "checkpoint.part")
         (self.folder / "checkpoint.part").replace(self.folder / "checkpoint.pt")
 
     def averaged(self) -> Suppressor:
-        network = Suppressor(self.network.inward.out_features, self.network.head_kind)
+        network = Suppressor(self.network.inward.out_features)
         network.load_state_dict(self.average)
         return network.eval()
 
@@ -242,8 +239,7 @@ def validated(network: Suppressor, folder: Path) -> str:
         batch = scenes.batch()
         losses.append(float(loss_of(network, batch)))
         residual, echo, reference, near_end = map(stft, batch)
-        inputs = (residual, echo, reference)
-        gains = network(*inputs if network.head_kind == "complex" else map(log_power, inputs))
+        gains = network(*map(log_power, (residual, echo, reference)))
         residual, near_end = residual[:, :-LOOK_AHEAD], near_end[:, :-LOOK_AHEAD]
         whole, talks = energy(near_end), energy(near_end) > 1e-3 * energy(residual)
         before_db.append(10 * torch.log10(energy(residual - near_end) / whole)[talks])
