@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from unplay.removal.methods import Method
     from unplay.removal.plan import Removal
 
-METHODS = ("auto", "subtract", "spectral", "match", "fir", "pursuit", "nmf")
+METHODS = ("auto", "subtract", "spectral", "match", "fir", "pursuit", "nmf", "neural")
 
 OPTIONS = {
     "pursuit": {

@@ -73,6 +73,7 @@ ENTRIES = (
     ),
     Entry("nmf", "patterns of magnitudes: what sounds like the music goes with it"),
     Entry("nmf", "patterns of powers: what sounds like the music goes with it", (("divergence", "is"),)),
+    Entry("neural", "the path of fir, then gains by a network that has heard many echoes"),
     Entry("auto", "what helps by evidence"),
 )
 

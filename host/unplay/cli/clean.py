@@ -21,6 +21,7 @@ class Method(str, Enum):
     FIR = "fir"
     PURSUIT = "pursuit"
     NMF = "nmf"
+    NEURAL = "neural"
 
 
 class Divergence(str, Enum):

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unplay.removal import baselines
+from unplay.removal.neural import suppress
 from unplay.removal.nmf import Nmf
 from unplay.removal.pursuit import Pursuit
 
@@ -26,8 +27,15 @@ class Method:
     take_out: Callable[[FloatArray, FloatArray, int], tuple[FloatArray, Figures]]
 
 
+def neural(x: FloatArray, d: FloatArray, sample_rate_hz: int) -> FloatArray:
+    """The plain FIR stage, and the neural suppressor after it. Raises BadInputError without a runtime."""
+    residual = baselines.fir(x, d, sample_rate_hz)
+    return suppress(residual, d - residual, x, sample_rate_hz)
+
+
+WITHOUT_SETTINGS = {**baselines.METHODS, "neural": neural}
 WITH_SETTINGS = ("pursuit", "nmf")
-NAMES = (*baselines.METHODS, *WITH_SETTINGS)
+NAMES = (*WITHOUT_SETTINGS, *WITH_SETTINGS)
 
 
 def method_named(name: str, settings: Mapping[str, Any] | None = None) -> Method:
@@ -43,5 +51,5 @@ def method_named(name: str, settings: Mapping[str, Any] | None = None) -> Method
         return Method(
             name, (nmf if playback_only is None else nmf.learnt_from(playback_only, rate_hz)).fitted
         )
-    take_out = Pursuit(**values) if name == "pursuit" else baselines.METHODS[name]
+    take_out = Pursuit(**values) if name == "pursuit" else WITHOUT_SETTINGS[name]
     return Method(name, lambda x, d, sample_rate_hz: (take_out(x, d, sample_rate_hz), {}))

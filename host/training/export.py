@@ -1,0 +1,236 @@
+"""Write the trained network as a .tflite file and compare it with torch.
+
+    python host/training/export.py RUN
+
+writes MODEL and GOLDEN in the repository, the second being what the network in torch answers to a fixed
+input, with the rounded weights of the file: a test holds the file to it on every runtime. Needs torch and
+ai-edge-litert, whose schema is all the writer needs.
+The same checkpoint gives the same bytes.
+
+Only operators of version 1 are used, but for DEQUANTIZE (weights are kept in half precision), so that
+tflite-runtime 2.14 runs the file, too. Per-channel int8 would be smaller, but runs there with wrong results.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import flatbuffers
+import numpy as np
+import torch
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
+from network import N_BINS, Suppressor
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.floating]
+
+ROOT = Path(__file__).parents[2]
+MODEL = ROOT / "host/unplay/models/residual_suppressor.tflite"
+GOLDEN = ROOT / "tests/host/golden/residual_suppressor.npz"
+
+TOLERANCE = 1e-5
+"""Of gains, between torch and the runtime: both add up a few hundred products in single precision."""
+N_GOLDEN_FRAMES = 40
+
+CAUTION = 2.0
+"""Added under the sigmoid of every gain: the loss counts quiet echo for more than the talker's loss. Of 0 to
+3 the value with the greatest gain in SI-SDR on the validation scenes, after the FIR stage."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("run", type=Path)
+    network = network_of(parser.parse_args().run / "checkpoint.pt")
+    model = written(network)
+    golden = golden_frames(network)
+    difference = np.max(np.abs(run(model, golden) - golden["gain"]))
+    print(f"{len(model) / 1e6:.2f} MB, greatest difference from torch {difference:.1e}")
+    if difference > TOLERANCE:
+        raise SystemExit(f"The file computes something else than torch: {difference:.1e} > {TOLERANCE:g}.")
+    MODEL.write_bytes(model)
+    np.savez_compressed(GOLDEN, **golden)
+
+
+def network_of(checkpoint: Path) -> Suppressor:
+    """The averaged network, with CAUTION, its matrices rounded to half precision as the file keeps them."""
+    average = torch.load(checkpoint)["average"]
+    network = Suppressor(average["inward.weight"].shape[0])
+    network.load_state_dict(
+        {name: value.half().float() if value.ndim > 1 else value for name, value in average.items()}
+    )
+    with torch.no_grad():
+        network.head.bias[:N_BINS] += CAUTION
+    return network.eval()
+
+
+class Graph:
+    """The tensors and operators of a model, in the order in which they are added."""
+
+    def __init__(self) -> None:
+        self.buffers: list[schema.BufferT] = [schema.BufferT()]  # the first means: no data
+        self.tensors: list[schema.TensorT] = []
+        self.operators: list[schema.OperatorT] = []
+        self.codes: list[tuple[int, int]] = []
+
+    def tensor(self, name: str, shape: tuple[int, ...], data: FloatArray | None = None) -> int:
+        tensor = schema.TensorT()
+        tensor.name, tensor.shape = name, np.array(shape, np.int32)
+        half = data is not None and data.dtype == np.float16
+        tensor.type = schema.TensorType.FLOAT16 if half else schema.TensorType.FLOAT32
+        if data is not None:
+            buffer = AlignedBuffer()
+            buffer.data = np.frombuffer(np.ascontiguousarray(data).tobytes(), np.uint8)
+            self.buffers.append(buffer)
+            tensor.buffer = len(self.buffers) - 1
+        self.tensors.append(tensor)
+        return len(self.tensors) - 1
+
+    def operator(self, kind: str, inputs: list[int], shape: tuple[int, ...], name: str = "") -> int:
+        """kind: as `BuiltinOperator` calls it. Returns the output."""
+        output = self.tensor(name or f"{kind.lower()}_{len(self.tensors)}", shape)
+        code = getattr(schema.BuiltinOperator, kind), 3 if kind == "DEQUANTIZE" else 1
+        if code not in self.codes:
+            self.codes.append(code)
+        operator = schema.OperatorT()
+        operator.opcodeIndex = self.codes.index(code)
+        operator.inputs, operator.outputs = np.array(inputs, np.int32), np.array([output], np.int32)
+        options = "".join(part.capitalize() for part in kind.split("_")) + "Options"
+        if options in OPTIONS:
+            operator.builtinOptionsType = getattr(schema.BuiltinOptions, options)
+            operator.builtinOptions = OPTIONS[options]()
+        self.operators.append(operator)
+        return output
+
+    def constant(self, value: torch.Tensor) -> int:
+        """A matrix in half precision, a vector in full."""
+        array = value.detach().numpy()
+        if array.ndim == 1:
+            return self.tensor(f"vector_{len(self.tensors)}", array.shape, array)
+        half = self.tensor(f"matrix_{len(self.tensors)}", array.shape, array.astype(np.float16))
+        return self.operator("DEQUANTIZE", [half], array.shape)
+
+    def linear(self, x: int, weight: torch.Tensor, bias: torch.Tensor) -> int:
+        constants = [self.constant(weight), self.constant(bias)]
+        return self.operator("FULLY_CONNECTED", [x, *constants], (1, len(bias)))
+
+    def gated(self, x: int, state: int, layer: torch.nn.GRU, name: str) -> int:
+        """A GRU step, as torch defines it: n + z·(h − n), n = tanh(x' + r·h')."""
+        n = layer.hidden_size
+        weights = [
+            getattr(layer, f"{kind}_l0").split(n) for kind in ("weight_ih", "bias_ih", "weight_hh", "bias_hh")
+        ]
+        (xr, xz, xn), (hr, hz, hn) = (
+            [self.linear(source, w, b) for w, b in zip(*pair, strict=True)]
+            for source, pair in ((x, weights[:2]), (state, weights[2:]))
+        )
+        shape = (1, n)
+        reset = self.operator("LOGISTIC", [self.operator("ADD", [xr, hr], shape)], shape)
+        keep = self.operator("LOGISTIC", [self.operator("ADD", [xz, hz], shape)], shape)
+        product = self.operator("MUL", [reset, hn], shape)
+        new = self.operator("TANH", [self.operator("ADD", [xn, product], shape)], shape)
+        difference = self.operator("SUB", [state, new], shape)
+        return self.operator("ADD", [new, self.operator("MUL", [keep, difference], shape)], shape, name)
+
+
+class AlignedBuffer(schema.BufferT):
+    """Data that begins at a multiple of 16 bytes, as the schema asks for and its generated code forgets."""
+
+    def Pack(self, builder: flatbuffers.Builder) -> int:
+        builder.StartVector(1, len(self.data), 16)
+        builder.head -= len(self.data)
+        builder.Bytes[builder.head : builder.head + len(self.data)] = self.data.tobytes()
+        data = builder.EndVector()
+        schema.BufferStart(builder)
+        schema.BufferAddData(builder, data)
+        return schema.BufferEnd(builder)
+
+
+def concatenation() -> schema.ConcatenationOptionsT:
+    options = schema.ConcatenationOptionsT()
+    options.axis = 1
+    return options
+
+
+OPTIONS = {
+    "FullyConnectedOptions": schema.FullyConnectedOptionsT,
+    "AddOptions": schema.AddOptionsT,
+    "SubOptions": schema.SubOptionsT,
+    "MulOptions": schema.MulOptionsT,
+    "ConcatenationOptions": concatenation,
+}
+
+
+@torch.no_grad()
+def written(network: Suppressor) -> bytes:
+    graph, n_hidden = Graph(), network.inward.out_features
+    powers = [graph.tensor(name, (1, N_BINS)) for name in ("residual", "echo", "reference")]
+    earlier = [graph.tensor(name, (1, N_BINS)) for name in ("earlier_residual", "earlier_echo")]
+    states = [graph.tensor(name, (1, n_hidden)) for name in ("first", "second")]
+    together = graph.operator("CONCATENATION", powers, (1, 3 * N_BINS))
+    inward = graph.linear(together, network.inward.weight, network.inward.bias)
+    x = graph.operator("TANH", [inward], (1, n_hidden))
+    first = graph.gated(x, states[0], network.first, "next_first")
+    second = graph.gated(first, states[1], network.second, "next_second")
+    heads = zip(network.head.weight.split(N_BINS), network.head.bias.split(N_BINS), strict=True)
+    offset, *slopes = (graph.linear(second, weight, bias) for weight, bias in heads)
+    shape = (1, N_BINS)
+    for slope, power in zip(slopes, earlier, strict=True):
+        offset = graph.operator("ADD", [offset, graph.operator("MUL", [slope, power], shape)], shape)
+    gain = graph.operator("LOGISTIC", [offset], shape, "gain")
+    return packed(graph, [*powers, *earlier, *states], [gain, first, second])
+
+
+def packed(graph: Graph, inputs: list[int], outputs: list[int]) -> bytes:
+    subgraph = schema.SubGraphT()
+    subgraph.name = "frame"
+    subgraph.tensors, subgraph.operators = graph.tensors, graph.operators
+    subgraph.inputs, subgraph.outputs = np.array(inputs, np.int32), np.array(outputs, np.int32)
+    model = schema.ModelT()
+    model.version, model.description = 3, "unplay residual echo suppressor"
+    model.buffers, model.subgraphs, model.operatorCodes = graph.buffers, [subgraph], []
+    for kind, version in graph.codes:
+        code = schema.OperatorCodeT()
+        code.builtinCode = code.deprecatedBuiltinCode = kind
+        code.version = version
+        model.operatorCodes.append(code)
+    builder = flatbuffers.Builder(1 << 22)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+@torch.no_grad()
+def golden_frames(network: Suppressor) -> dict[str, FloatArray]:
+    """Inputs (n_frames, 257), of which gain (n_frames − LOOK_AHEAD, 257) follow."""
+    rng = np.random.default_rng(7)
+    walk = np.cumsum(rng.standard_normal((3, N_GOLDEN_FRAMES, N_BINS)), axis=1)
+    powers = np.clip(0.3 * walk, -2.5, 2).astype(np.float32)
+    gain = network(*torch.from_numpy(powers)[:, None])[0].numpy()
+    return dict(zip(("residual", "echo", "reference"), powers, strict=True)) | {"gain": gain}
+
+
+def run(model: bytes, golden: dict[str, FloatArray]) -> FloatArray:
+    """Gains (n_frames − LOOK_AHEAD, 257) by the runtime."""
+    interpreter = Interpreter(model_content=model, num_threads=1)
+    interpreter.allocate_tensors()
+    at = {d["name"]: d["index"] for d in interpreter.get_input_details() + interpreter.get_output_details()}
+    n_frames, n_gains = len(golden["residual"]), len(golden["gain"])
+    gains = []
+    for detail in interpreter.get_input_details():
+        interpreter.set_tensor(detail["index"], np.zeros(detail["shape"], np.float32))
+    for t in range(n_frames):
+        for name in ("residual", "echo", "reference"):
+            interpreter.set_tensor(at[name], golden[name][t : t + 1])
+        for name in ("residual", "echo"):
+            earlier = max(0, t - (n_frames - n_gains))
+            interpreter.set_tensor(at[f"earlier_{name}"], golden[name][earlier : earlier + 1])
+        interpreter.invoke()
+        gains.append(interpreter.get_tensor(at["gain"])[0])
+        for name in ("first", "second"):
+            interpreter.set_tensor(at[name], interpreter.get_tensor(at[f"next_{name}"]))
+    return np.array(gains[n_frames - n_gains :])
+
+
+if __name__ == "__main__":
+    main()

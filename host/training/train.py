@@ -1,0 +1,256 @@
+"""Train the network, and go on from where an earlier run stopped.
+
+    python host/training/train.py DATA RUN --minutes 90
+
+DATA is what simulate.py made; shards that appear later are taken in. RUN gets `checkpoint.pt` every
+CHECKPOINT_S (all that is needed to go on) and `log.txt`. A run that was stopped, or whose `--minutes` were
+raised, goes on when it is started again: the minutes count training only, over all runs, and the learning
+rate falls to nothing at their end. Needs torch (`pip install torch==2.13.0`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from network import LOOK_AHEAD, Suppressor, log_power, stft
+from torch import Tensor
+
+RATE_HZ = 16000
+N_BATCH = 16
+CROP_S = 4.0
+LEARNING_RATE = 2e-3
+WARM_UP_STEPS = 100
+AVERAGE = 0.998
+"""What the averaged weights, which are the ones exported, keep at each step."""
+SHARDS_HELD = 40
+CHECKPOINT_S = 180.0
+LOG_STEPS = 50
+
+COMPRESSION = 0.3
+"""Exponent under which magnitudes are compared: quiet echo is heard, too."""
+COMPLEX_WEIGHT, RATIO_WEIGHT = 0.3, 0.03
+LEAST_LEFT = 1e-3
+"""Of the residual's energy: the loss stops counting there."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--minutes", type=float, default=90)
+    parser.add_argument("--hidden", type=int, default=208)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(arguments.seed)
+    arguments.run.mkdir(parents=True, exist_ok=True)
+    training = Training(Suppressor(arguments.hidden), arguments.run)
+    training.resume()
+    scenes = Scenes(arguments.data / "train", np.random.default_rng([arguments.seed, training.step]))
+    training.go_on(scenes, 60 * arguments.minutes)
+    print(validated(training.averaged(), arguments.data / "validation"))
+
+
+@dataclass
+class Example:
+    """(n_samples,) each, residual + echo being the recording at level 1."""
+
+    residual: np.ndarray
+    echo: np.ndarray
+    reference: np.ndarray
+    near_end: np.ndarray
+
+
+@dataclass
+class Scenes:
+    """Examples drawn from a folder of shards: a near end of one scene over what is left of another's echo."""
+
+    folder: Path
+    rng: np.random.Generator
+    held: list[dict[str, np.ndarray]] = field(default_factory=list)
+
+    def batch(self) -> list[Tensor]:
+        """Residual, echo, reference, near end (N_BATCH, n_samples)."""
+        examples = [self.example() for _ in range(N_BATCH)]
+        return [
+            torch.from_numpy(np.stack([getattr(e, name) for e in examples]).astype(np.float32))
+            for name in ("residual", "echo", "reference", "near_end")
+        ]
+
+    def refresh(self) -> None:
+        """Hold another shard; let the oldest go."""
+        paths = [path for path in sorted(self.folder.glob("*.npz")) if ".part" not in path.name]
+        with np.load(paths[self.rng.integers(len(paths))]) as stored:
+            self.held.append({name: stored[name] for name in stored.files})
+        del self.held[:-SHARDS_HELD]
+
+    def clip(self) -> dict[str, np.ndarray]:
+        shard = self.held[self.rng.integers(len(self.held))]
+        number = self.rng.integers(len(shard["echo"]))
+        return {name: signals[number] / np.float32(32768) for name, signals in shard.items()}
+
+    def example(self) -> Example:
+        """One of: the plain FIR stage; a better one, which the talker doesn't disturb; the device's."""
+        rng, scene = self.rng, self.clip()
+        other = self.clip() if rng.random() < 0.5 else scene
+        gain = 1.0
+        if other is not scene and other["near_end"].any():
+            ratio = np.sqrt(np.mean(scene["echo"] ** 2) / np.mean(other["near_end"] ** 2) + 1e-9)
+            gain = ratio * 10 ** (rng.uniform(-20, 8) / 20)
+        near_end = gain * other["near_end"]
+        kind = rng.choice(["fir", "better", "device"], p=[0.35, 0.4, 0.25])
+        if kind == "device":
+            left = scene["device_left"] - scene["near_end"]
+            echo = scene["mixture"] - scene["device_left"]
+        else:
+            deeper_db = rng.uniform(0, 45) if kind == "better" and rng.random() < 0.6 else 0.0
+            left = scene["echo_left"] * 10 ** (-deeper_db / 20)
+            echo = scene["echo"] - left
+        if kind == "fir" and other is scene:  # the talker has disturbed the fit
+            disturbed = scene["near_end_left"] - scene["near_end"]
+            left, echo = left + disturbed, echo - disturbed
+        return self.levelled(Example(left + near_end, echo, scene["reference"], near_end))
+
+    def levelled(self, whole: Example) -> Example:
+        """A part of it, at about the level that the removal gives recording and reference."""
+        rng, n = self.rng, int(CROP_S * RATE_HZ)
+        recording = np.sqrt(np.mean((whole.residual + whole.echo) ** 2)) + 1e-6
+        reference = np.sqrt(np.mean(whole.reference**2)) + 1e-6
+        gain = 10 ** (rng.uniform(-6, 6) / 20) / recording
+        played_gain = 10 ** (rng.uniform(-6, 6) / 20) / reference
+        start = rng.integers(len(whole.residual) - n) if rng.random() < 0.8 else 0
+        here = slice(start, start + n)
+        return Example(
+            gain * whole.residual[here],
+            gain * whole.echo[here],
+            played_gain * whole.reference[here],
+            gain * whole.near_end[here],
+        )
+
+
+def loss_of(network: Suppressor, batch: list[Tensor]) -> Tensor:
+    residual, echo, reference, near_end = map(stft, batch)
+    gains = network(*map(log_power, (residual, echo, reference)))
+    residual, near_end = residual[:, :-LOOK_AHEAD], near_end[:, :-LOOK_AHEAD]
+    kept = gains * residual
+    magnitude, true_magnitude = compressed(kept), compressed(near_end)
+    magnitudes = (magnitude - true_magnitude) ** 2
+    turned = kept / (kept.abs() + 1e-4) * magnitude
+    true_turned = near_end / (near_end.abs() + 1e-4) * true_magnitude
+    spectra = (turned - true_turned).abs() ** 2
+    floor = LEAST_LEFT * energy(residual) + 1e-6
+    ratio = torch.log10((energy(kept - near_end) + floor) / (energy(near_end) + floor))
+    return magnitudes.mean() + COMPLEX_WEIGHT * spectra.mean() + RATIO_WEIGHT * ratio.mean()
+
+
+def compressed(spectrum: Tensor) -> Tensor:
+    return (spectrum.real**2 + spectrum.imag**2 + 1e-6) ** (COMPRESSION / 2)
+
+
+def energy(spectrum: Tensor) -> Tensor:
+    return (spectrum.real**2 + spectrum.imag**2).mean((1, 2))
+
+
+class Training:
+    """A network on its way; `seconds` of training lie behind it."""
+
+    def __init__(self, network: Suppressor, folder: Path) -> None:
+        self.network, self.folder = network, folder
+        self.optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=1e-3)
+        self.average = {name: value.clone() for name, value in network.state_dict().items()}
+        self.step, self.seconds = 0, 0.0
+
+    def resume(self) -> None:
+        path = self.folder / "checkpoint.pt"
+        if path.exists():
+            state = torch.load(path)
+            self.network.load_state_dict(state["network"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.average, self.step, self.seconds = state["average"], state["step"], state["seconds"]
+
+    def save(self) -> None:
+        state = {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average,
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+        torch.save(state, self.folder / "checkpoint.part")
+        (self.folder / "checkpoint.part").replace(self.folder / "checkpoint.pt")
+
+    def averaged(self) -> Suppressor:
+        network = Suppressor(self.network.inward.out_features)
+        network.load_state_dict(self.average)
+        return network.eval()
+
+    def go_on(self, scenes: Scenes, until_s: float) -> None:
+        for _ in range(SHARDS_HELD // 2):
+            scenes.refresh()
+        saved_s, losses = self.seconds, []
+        while self.seconds < until_s:
+            began = time.monotonic()
+            losses.append(self.one_step(scenes, self.seconds / until_s))
+            if self.step % 20 == 0:
+                scenes.refresh()
+            self.seconds += time.monotonic() - began
+            if self.step % LOG_STEPS == 0:
+                self.log(f"step {self.step} {self.seconds:.0f} s loss {np.mean(losses):.5f}")
+                losses.clear()
+            if self.seconds > saved_s + CHECKPOINT_S:
+                self.save()
+                saved_s = self.seconds
+        self.save()
+
+    def one_step(self, scenes: Scenes, share_done: float) -> float:
+        rate = LEARNING_RATE * min(1, (self.step + 1) / WARM_UP_STEPS)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1, share_done))))
+        loss = loss_of(self.network, scenes.batch())
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.optimizer.step()
+        keep = min(AVERAGE, self.step / (self.step + 10))
+        for name, value in self.network.state_dict().items():
+            self.average[name].lerp_(value, 1 - keep)
+        self.step += 1
+        return loss.item()
+
+    def log(self, line: str) -> None:
+        with (self.folder / "log.txt").open("a") as file:
+            file.write(line + "\n")
+
+
+@torch.no_grad()
+def validated(network: Suppressor, folder: Path) -> str:
+    """Loss on scenes of other talkers and music, and energies of what is wrong before and after, in dB."""
+    scenes = Scenes(folder, np.random.default_rng(0))
+    for _ in range(4):
+        scenes.refresh()
+    losses, before_db, after_db = [], [], []
+    for _ in range(16):
+        batch = scenes.batch()
+        losses.append(float(loss_of(network, batch)))
+        residual, echo, reference, near_end = map(stft, batch)
+        gains = network(*map(log_power, (residual, echo, reference)))
+        residual, near_end = residual[:, :-LOOK_AHEAD], near_end[:, :-LOOK_AHEAD]
+        whole, talks = energy(near_end), energy(near_end) > 1e-3 * energy(residual)
+        before_db.append(10 * torch.log10(energy(residual - near_end) / whole)[talks])
+        after_db.append(10 * torch.log10(energy(gains * residual - near_end) / whole)[talks])
+    before, after = torch.cat(before_db), torch.cat(after_db)
+    worse = (after > before + 0.1).float().mean()
+    return (
+        f"validation loss {np.mean(losses):.5f}, SDR {-before.mean():.2f} → {-after.mean():.2f} dB, "
+        f"worse {worse:.1%}"
+    )
+
+
+if __name__ == "__main__":
+    main()

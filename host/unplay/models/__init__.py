@@ -1,0 +1,1 @@
+"""Networks that ship, as files; README.md says how each was made."""

@@ -1,0 +1,186 @@
+"""Gains against residual echo by a small recurrent network.
+
+Every 16 ms the network (`unplay/models`, trained by `host/training`) is given the log powers of residual,
+echo estimate and reference in a frame of 32 ms, 257 bins each, and answers with gains from 0 to 1 for the
+residual's frame LOOK_AHEAD frames before. It works at 16 kHz: of a recording at another sample rate what
+lies below 8 kHz is treated, and what lies above stays as it is.
+
+The network runs on ai-edge-litert, or on tflite-runtime where that is all there is; both are optional.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections import deque
+from collections.abc import Callable
+from functools import cache, partial
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+from unplay.errors import BadInputError
+from unplay.removal.stft import Stft
+
+FloatArray = NDArray[np.floating]
+
+RATE_HZ = 16_000
+N_FFT, HOP = 512, 256
+LOOK_AHEAD = 2
+"""Frames after a frame that are known when its gains are worked out."""
+
+LATENCY_SAMPLES = (LOOK_AHEAD + 1) * HOP
+"""What `Suppressor` holds back: 48 ms."""
+
+POWER_FLOOR = 1e-7
+"""Of a bin, relative to white noise of level 1, below which the network sees no differences."""
+
+PLAYED_FRAMES = 32
+"""Frames (0.5 s) after which an echo of what was played has died away."""
+
+MODEL = "residual_suppressor.tflite"
+RUNTIMES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter")
+NO_RUNTIME = (
+    "The neural suppressor needs ai-edge-litert or tflite-runtime, and neither runs here: "
+    "`pip install 'unplay[neural]'` brings the one for this machine."
+)
+
+
+def why_no_runtime() -> str | None:
+    """A sentence on what is missing to run the network; None where nothing is."""
+    return None if _runtime() else NO_RUNTIME
+
+
+@cache
+def _runtime() -> Callable[[], Any] | None:
+    """What makes an interpreter. Where numpy is too new for it, importing one succeeds and only making one
+    fails."""
+    for name in RUNTIMES:
+        try:
+            module = importlib.import_module(name)
+            # no delegate: it says so on stderr, and its sums differ from one processor to the next
+            plain = module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+            runtime = partial(
+                module.Interpreter, model_content=_model(), num_threads=1, experimental_op_resolver_type=plain
+            )
+            runtime()
+        except Exception:  # whatever is wrong with it, it can't be used
+            continue
+        return runtime
+    return None
+
+
+@cache
+def _model() -> bytes:
+    return (files("unplay.models") / MODEL).read_bytes()
+
+
+class GainNetwork:
+    """The network with its memory of the frames that were. Raises BadInputError where no runtime is."""
+
+    def __init__(self) -> None:
+        runtime = _runtime()
+        if runtime is None:
+            raise BadInputError(NO_RUNTIME)
+        self._interpreter = runtime()
+        self._interpreter.allocate_tensors()
+        inputs = self._interpreter.get_input_details()
+        outputs = self._interpreter.get_output_details()
+        self._index = {detail["name"]: detail["index"] for detail in [*inputs, *outputs]}
+        for detail in inputs:
+            self._set(detail["name"], np.zeros(detail["shape"], np.float32))
+        self._frames: deque[tuple[NDArray[np.float32], ...]] = deque(maxlen=LOOK_AHEAD + 1)
+
+    def gains(self, *powers: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Log powers (257,) of the next frame of residual, echo and reference → gains (257,), 0 to 1, of
+        the frame LOOK_AHEAD before; the first LOOK_AHEAD answers mean nothing."""
+        self._frames.append(powers)
+        for name, power in zip(("residual", "echo", "reference"), powers, strict=True):
+            self._set(name, power[None])
+        for name, power in zip(("earlier_residual", "earlier_echo"), self._frames[0], strict=False):
+            self._set(name, power[None])
+        self._interpreter.invoke()
+        for name in ("first", "second"):
+            self._set(name, self._get(f"next_{name}"))
+        return self._get("gain")[0]
+
+    def _set(self, name: str, value: NDArray[np.float32]) -> None:
+        self._interpreter.set_tensor(self._index[name], value)
+
+    def _get(self, name: str) -> NDArray[np.float32]:
+        return self._interpreter.get_tensor(self._index[name])
+
+
+class Suppressor:
+    """Takes residual echo out of a stream at 16 kHz, however it is cut in pieces.
+
+    The signals are to have about level 1 (root mean square): `residual` + `echo`, and `reference`. Where
+    nothing has been played for PLAYED_FRAMES the residual is given back as it is.
+    """
+
+    def __init__(self) -> None:
+        self._network = GainNetwork()
+        self._stft = Stft(N_FFT, HOP)
+        self._pending = np.zeros((3, N_FFT - HOP))
+        """Of residual, echo and reference: what the next frame begins with."""
+        self._spectra: deque[NDArray[np.complexfloating]] = deque(maxlen=LOOK_AHEAD + 1)
+        self._since_played: deque[int] = deque([PLAYED_FRAMES], maxlen=LOOK_AHEAD + 2)
+        self._overlap = np.zeros(HOP)
+        self._n_frames = 0
+
+    def push(self, residual: FloatArray, echo: FloatArray, reference: FloatArray) -> NDArray[np.float64]:
+        """(n_samples,) each → the near end as far as it is known, LATENCY_SAMPLES behind and up to HOP − 1
+        more where no whole number of hops has been pushed."""
+        self._pending = np.concatenate([self._pending, np.stack([residual, echo, reference])], axis=1)
+        out = [np.zeros(0)]
+        while self._pending.shape[1] >= N_FFT:
+            out.append(self._next(self._pending[:, :N_FFT]))
+            self._pending = self._pending[:, HOP:]
+        return np.concatenate(out)
+
+    def rest(self) -> NDArray[np.float64]:
+        """What is held back, and up to HOP − 1 zeros after it."""
+        return self.push(*np.zeros((3, LATENCY_SAMPLES + HOP - 1)))
+
+    def _next(self, frames: FloatArray) -> NDArray[np.float64]:
+        """The samples (HOP,) that this frame makes known; none for the first frames."""
+        spectra = np.fft.rfft(frames * self._stft.window)
+        self._spectra.append(spectra[0])
+        silent = not frames[1:].any()
+        self._since_played.append(self._since_played[-1] + 1 if silent else 0)
+        gains = self._network.gains(*_log_power(spectra))
+        self._n_frames += 1
+        if self._n_frames <= LOOK_AHEAD:
+            return np.zeros(0)
+        if self._since_played[1] > PLAYED_FRAMES:
+            gains = np.ones_like(gains)
+        frame = np.fft.irfft(gains * self._spectra[0]) * self._stft.window
+        known, self._overlap = self._overlap + frame[:HOP], frame[HOP:]
+        return known if self._n_frames > LOOK_AHEAD + 1 else np.zeros(0)
+
+
+def _log_power(spectra: NDArray[np.complexfloating]) -> NDArray[np.float32]:
+    """About −2.5 to 2 for signals of level 1; as in training."""
+    power = (spectra.real**2 + spectra.imag**2) * (2 / N_FFT)
+    return (0.5 * np.log10(power + POWER_FLOOR) + 1).astype(np.float32)
+
+
+def suppress(
+    residual: FloatArray, echo: FloatArray, reference: FloatArray, sample_rate_hz: int
+) -> FloatArray:
+    """The residual without residual echo; all (n_samples,). Raises BadInputError where no runtime is."""
+    level, played_level = _level(residual + echo), _level(reference)
+    signals = (residual / level, echo / level, reference / played_level)
+    low = [soxr.resample(signal, sample_rate_hz, RATE_HZ) for signal in signals]
+    suppressor = Suppressor()
+    near_end = np.concatenate([suppressor.push(*low), suppressor.rest()])[: len(low[0])]
+    removed = soxr.resample(low[0] - near_end, RATE_HZ, sample_rate_hz)
+    removed = np.pad(removed, (0, max(0, len(residual) - len(removed))))[: len(residual)]
+    return (residual - level * removed).astype(residual.dtype)
+
+
+def _level(signal: FloatArray) -> float:
+    """Root mean square; 1 for silence."""
+    return float(np.sqrt(np.mean(np.asarray(signal, np.float64) ** 2))) or 1.0
