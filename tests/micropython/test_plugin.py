@@ -69,14 +69,20 @@ def test_without_an_option_it_says_which(folder: Path):
 
 
 def test_hardware_tests_pass_on_two_virtual_devices_at_once(micropython: str, tmp_path: Path):
-    """A process each: both devices run at the same time."""
-    code, _, printed = pytest_run(
-        ROOT,
-        *("tests/hardware", "-n", 2, "-p", "no:cacheprovider", f"--junit-xml={tmp_path / 'out.xml'}"),
-        *("--unplay-device", "virtual", "--unplay-device", "virtual", "-k", "taken_out or comes_back"),
+    """A process each."""
+    out = tmp_path / "out.xml"
+    options = (
+        "tests/hardware",
+        "-k",
+        "taken_out or comes_back",
+        "-p",
+        "no:cacheprovider",
+        f"--junit-xml={out}",
     )
+    devices = ("--unplay-device", "virtual", "--unplay-device", "virtual")
+    code, _, printed = pytest_run(ROOT, *options, *devices, "-n", 2, "--dist", "loadgroup")
     assert code == 0, printed
-    cases = {case.attrib["name"] for case in ElementTree.parse(tmp_path / "out.xml").iter("testcase")}
+    cases = {case.attrib["name"] for case in ElementTree.parse(out).iter("testcase")}
     for name in ("virtual-1", "virtual-2"):
         assert f"test_echo_is_taken_out[{name}]" in cases
 
@@ -84,7 +90,8 @@ def test_hardware_tests_pass_on_two_virtual_devices_at_once(micropython: str, tm
 def test_what_a_device_did_is_replayed_without_it(micropython: str, folder: Path):
     kept = folder / "kept"
     device = ("--unplay-device", "virtual")
-    code, outcomes, printed = pytest_run(folder, *device, "--unplay-record", kept)
+    grouped = ("-n", 1, "--dist", "loadgroup")
+    code, outcomes, printed = pytest_run(folder, *device, *grouped, "--unplay-record", kept)
     assert code == 0, printed
     assert outcomes["test_it_hears[virtual-1]"] == outcomes["test_the_link[virtual-1]"] == "passed"
     assert outcomes["test_a_board[virtual-1]"] == "skipped"

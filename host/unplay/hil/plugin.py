@@ -83,9 +83,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def _parameter(config: pytest.Config, choice: Choice) -> object:
-    """With xdist one process has all tests of a board."""
-    shares = not choice.is_virtual and config.pluginmanager.hasplugin("xdist")
-    return pytest.param(choice, id=choice.id, marks=[pytest.mark.xdist_group(choice.id)] if shares else [])
+    """With xdist's --dist loadgroup one process has all tests of a device."""
+    has_xdist = config.pluginmanager.hasplugin("xdist")
+    return pytest.param(choice, id=choice.id, marks=[pytest.mark.xdist_group(choice.id)] if has_xdist else [])
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def device(
     from unplay.hil.devices import Device, RecordedDevice, folder_of
 
     config, choice = request.config, _unplay_choice
-    test = folder_of(request.node.nodeid)
+    test = folder_of(request.node.nodeid.removesuffix(f"@{choice.id}"))  # of xdist's loadgroup
     if folder := config.getoption("unplay_replay"):
         source: Source = RecordedDevice(Path(folder) / choice.id)
         _skip_others(request, source.is_virtual)

@@ -376,7 +376,7 @@ def losses(takes: Sequence[Take]) -> Values:
     """What went wrong in time, in all recordings together; the load of the last, the longest."""
     names = ("slips", "dropped_frames", "late_blocks", "clipped_samples")
     return {
-        **{name: sum(take.facts[name] for take in takes) for name in names},
+        **{name: sum(abs(take.facts[name]) for take in takes) for name in names},
         "load_percent": takes[-1].facts.get("load_percent", "this version of the device does not say"),
     }
 
@@ -389,7 +389,7 @@ def clock(take: Take) -> Values:
     values["slip_samples"] = "the second marker was not heard" if slip is None else slip
     if slip is None or facts["start_offset_samples"] is None:
         values["drift_ppm"] = "a marker was not heard"
-    elif slip or facts["slips"] or facts["dropped_frames"]:
+    elif slip:
         values["drift_ppm"] = "samples were lost"
     else:
         values["drift_ppm"] = markers.drift_ppm(take.microphone, facts["start_offset_samples"], end_at)
