@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _CHUNK_BYTES = 512
 _TRIES = 3
+_CLOSING_S = 0.2
 _ENDING_S = 0.3
 _PROMPT_S = 2
 _READ_S = 2.0  # the longest silence of a board that works
@@ -80,13 +81,7 @@ class Repl:
 @contextlib.contextmanager
 def open_repl(port: str) -> Iterator[Repl]:
     """The prompt at a serial port, with memory as free as after a reset. Raises NoAnswerError, PortError."""
-    from mpremote.transport import TransportError
-    from mpremote.transport_serial import SerialTransport
-
-    try:
-        transport = SerialTransport(port, timeout=_READ_S)
-    except (OSError, TransportError) as error:
-        raise PortError(f"{port} cannot be opened ({error}); does another program hold it?") from error
+    transport = _open(port)
     repl = Repl(port, transport)
     try:
         _enter(transport, port)
@@ -95,6 +90,20 @@ def open_repl(port: str) -> Iterator[Repl]:
     finally:
         with contextlib.suppress(OSError):
             transport.close()
+
+
+def _open(port: str, tries: int = _TRIES) -> SerialTransport:
+    """A program that has just ended may hold the port for a moment."""
+    from mpremote.transport import TransportError
+    from mpremote.transport_serial import SerialTransport
+
+    try:
+        return SerialTransport(port, timeout=_READ_S)
+    except (OSError, TransportError) as error:
+        if tries == 1:
+            raise PortError(f"{port} cannot be opened ({error}); does another program hold it?") from error
+    time.sleep(_CLOSING_S)
+    return _open(port, tries - 1)
 
 
 def _enter(transport: SerialTransport, port: str) -> None:
