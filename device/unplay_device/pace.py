@@ -1,14 +1,16 @@
 """Whether the application keeps up with the microphone, and the microphone's samples with time.
 
 Ports drop what nobody reads in time and say nothing. What shows it is when blocks can be read: one that had
-to be waited for is read the moment it is complete. When two such blocks come later than those before them
-promised, by the same, samples are missing; one alone was only fetched late.
+to be waited for is read the moment it is complete. When such blocks in a row all come later than those before
+them promised, samples are missing, as many as the earliest of them is late; one alone was only fetched late.
 """
 
 import time
 
 SLIP_US = 4000
 """Waking up takes less, nearly always; the clocks of samples and ticks differ by less between two blocks."""
+
+CONFIRMING_BLOCKS = 8
 
 
 class Pace:
@@ -19,7 +21,7 @@ class Pace:
         self.late_us = self.slips = self.missing_us = 0
         self.asked = self.got = time.ticks_us()
         self.first = True
-        self.suspected_us = 0
+        self.suspected_us = self.suspicions = 0
         self.busy_64us = self.blocks = 0
         self.took_us = self.counted = 0  # µs, and blocks, from one that was waited for to another
         self.since_us = self.since = 0  # the same since the last of them
@@ -52,18 +54,20 @@ class Pace:
 
     def _judge(self):
         """A block that was waited for: its lateness is that of the samples, or of the waking up."""
-        late_us, suspected_us = self.late_us, self.suspected_us
-        self.suspected_us = 0
         if not self.first:
             self.took_us += self.since_us
             self.counted += self.since
         self.since_us = self.since = 0
+        late_us = self.late_us
         if self.first or abs(late_us) <= SLIP_US:
-            self.late_us = 0
+            self.late_us = self.suspicions = 0
             self.first = False
-        elif suspected_us and abs(late_us - suspected_us) <= SLIP_US:
-            self.slips += 1
-            self.missing_us += late_us
-            self.late_us = 0
-        else:
+            return
+        if not self.suspicions or abs(late_us) < abs(self.suspected_us):
             self.suspected_us = late_us
+        self.suspicions += 1
+        if self.suspicions == CONFIRMING_BLOCKS:
+            self.slips += 1
+            self.missing_us += self.suspected_us
+            self.late_us -= self.suspected_us
+            self.suspicions = 0
