@@ -4,8 +4,8 @@ Free of strapping pins (0, 2, 5 at boot only, 12, 15); 34 to 39 are inputs witho
 """
 
 import machine
-import vfs
 
+from unplay_device.cards import mount_sdcard
 from unplay_device.i2s import I2SAudio
 
 NAME = "esp32"
@@ -24,15 +24,7 @@ def audio(settings):
 
 
 def mount_card(path):
-    card = machine.SDCard(
-        slot=CARD["slot"],
-        sck=machine.Pin(CARD["sck"]),
-        mosi=machine.Pin(CARD["mosi"]),
-        miso=machine.Pin(CARD["miso"]),
-        cs=machine.Pin(CARD["cs"]),
-        freq=20000000,
-    )
-    vfs.mount(card, path)
+    mount_sdcard(CARD, path)
 
 
 def set_baud(rate):

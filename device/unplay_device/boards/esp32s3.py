@@ -3,9 +3,7 @@
 Not used: 0, 3, 45, 46 (strapping), 19 and 20 (USB), 26 to 37 (flash and PSRAM).
 """
 
-import machine
-import vfs
-
+from unplay_device.cards import mount_sdcard
 from unplay_device.i2s import I2SAudio
 
 NAME = "esp32s3"
@@ -24,12 +22,4 @@ def audio(settings):
 
 
 def mount_card(path):
-    card = machine.SDCard(
-        slot=CARD["slot"],
-        sck=machine.Pin(CARD["sck"]),
-        mosi=machine.Pin(CARD["mosi"]),
-        miso=machine.Pin(CARD["miso"]),
-        cs=machine.Pin(CARD["cs"]),
-        freq=20000000,
-    )
-    vfs.mount(card, path)
+    mount_sdcard(CARD, path)
