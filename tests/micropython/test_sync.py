@@ -211,8 +211,14 @@ def test_scenes(unplay_run: Run, tmp_path: Path) -> None:
         ("[kitchen]\nx = 1", "has no [kitchen]"),
         ("[room]\nsize = 3", "has no size"),
         ('[room]\nresponse = "none.wav"\n', "none.wav"),
+        ('[room]\necho_db = "loud"\n', "'loud'"),
+        ('[line]\nkind = "radio"\n', "'radio'"),
+        ("[device]\nheap_kb = true\n", "True"),
     ):
         scene.write_text(text)
         refused = unplay_run("virtual-device", "--storage", tmp_path / "device", "--scene", scene)
-        assert refused.code == 2
+        assert (refused.code, refused.err.count("\n")) == (2, 1)
         assert words in refused.err
+    refused = unplay_run("virtual-device", "--storage", scene)
+    assert refused.code == 2
+    assert "cannot be used for storage" in refused.err

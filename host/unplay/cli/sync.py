@@ -91,5 +91,5 @@ def _report(library: Library, fetched: list[Fetched], names: list[str], as_json:
     for name in names:
         session = library.session(name)
         print(f"{session.folder}: {session.duration_s:.1f} s, {session.state}")
-    if not names:
+    if fetched and not names:
         print("nothing new")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from unplay.board.firmware import VIRTUAL, build
-from unplay.errors import DeviceUnreachableError
+from unplay.errors import BadInputError, DeviceUnreachableError
 from unplay.virtual.line import PLAIN, UART, USB, Line, LineModel
 from unplay.virtual.setup import LineSetup, Setup, make_room
 from unplay.virtual.streams import Streams
@@ -95,7 +95,12 @@ class VirtualDevice:
 
     def start(self) -> None:
         """Give it power; the first time, with everything installed."""
-        self.storage.mkdir(parents=True, exist_ok=True)
+        try:
+            self.storage.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadInputError(
+                f"{self.storage} cannot be used for storage ({error.strerror}): name a folder."
+            ) from error
         if not (self.storage / "flash.img").exists():
             install(self.storage, self.setup)
         self._spawn(runs_main=True)

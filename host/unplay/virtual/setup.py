@@ -29,6 +29,7 @@ SPEECH_S = 60
 """A talker says the same again after so long."""
 
 MOST_RANDOM_OFFSET = 4000
+LINES = ("plain", "uart", "usb")
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,22 @@ def _section(name: str, values: Any) -> Any:
             raise BadInputError(
                 f"[{name}] of a scene has no {key}: choose from {', '.join(sorted(allowed))}."
             )
-    return kind(**values)
+    for key, value in values.items():
+        if not _fits(value, getattr(kind(), key)) and (key, value) != ("start_offset_samples", "random"):
+            raise BadInputError(
+                f"{key} of [{name}] is {value!r} in a scene: its usual value is {getattr(kind(), key)!r}."
+            )
+    made = kind(**values)
+    if isinstance(made, LineSetup) and made.kind not in LINES:
+        raise BadInputError(f"kind of [line] is {made.kind!r} in a scene: choose from {', '.join(LINES)}.")
+    return made
+
+
+def _fits(value: Any, usual: Any) -> bool:
+    """Whether a value is of the usual one's kind; absent levels are numbers, too."""
+    if isinstance(usual, str | list):
+        return isinstance(value, type(usual))
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def make_room(setup: Setup) -> Room:
