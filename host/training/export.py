@@ -24,6 +24,8 @@ from ai_edge_litert.interpreter import Interpreter
 from network import N_BINS, Suppressor
 from numpy.typing import NDArray
 
+from unplay.removal.neural import EARLIER, INPUTS, LOOK_AHEAD, OUTPUTS
+
 FloatArray = NDArray[np.floating]
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +36,7 @@ TOLERANCE = 1e-5
 """Of gains, between torch and the runtime: both add up a few hundred products in single precision."""
 N_GOLDEN_FRAMES = 40
 
-CAUTION = 2.0
+CAUTION = 1.0
 """Added under the sigmoid of every gain: the loss counts quiet echo for more than the talker's loss. Of 0 to
 3 the value with the greatest gain in SI-SDR on the validation scenes, after the FIR stage."""
 
@@ -45,7 +47,7 @@ def main() -> None:
     network = network_of(parser.parse_args().run / "checkpoint.pt")
     model = written(network)
     golden = golden_frames(network)
-    difference = np.max(np.abs(run(model, golden) - golden["gain"]))
+    difference = np.max(np.abs(run(model, golden["powers"]) - golden["gains"]))
     print(f"{len(model) / 1e6:.2f} MB, greatest difference from torch {difference:.1e}")
     if difference > TOLERANCE:
         raise SystemExit(f"The file computes something else than torch: {difference:.1e} > {TOLERANCE:g}.")
@@ -165,21 +167,24 @@ OPTIONS = {
 @torch.no_grad()
 def written(network: Suppressor) -> bytes:
     graph, n_hidden = Graph(), network.inward.out_features
-    powers = [graph.tensor(name, (1, N_BINS)) for name in ("residual", "echo", "reference")]
-    earlier = [graph.tensor(name, (1, N_BINS)) for name in ("earlier_residual", "earlier_echo")]
+    powers = [graph.tensor(name, (1, N_BINS)) for name in INPUTS]
+    earlier = [graph.tensor(f"earlier_{name}", (1, N_BINS)) for name in EARLIER]
     states = [graph.tensor(name, (1, n_hidden)) for name in ("first", "second")]
-    together = graph.operator("CONCATENATION", powers, (1, 3 * N_BINS))
+    together = graph.operator("CONCATENATION", powers, (1, len(INPUTS) * N_BINS))
     inward = graph.linear(together, network.inward.weight, network.inward.bias)
     x = graph.operator("TANH", [inward], (1, n_hidden))
     first = graph.gated(x, states[0], network.first, "next_first")
     second = graph.gated(first, states[1], network.second, "next_second")
     heads = zip(network.head.weight.split(N_BINS), network.head.bias.split(N_BINS), strict=True)
-    offset, *slopes = (graph.linear(second, weight, bias) for weight, bias in heads)
+    offset, *slopes, cautious, quick = (graph.linear(second, weight, bias) for weight, bias in heads)
     shape = (1, N_BINS)
     for slope, power in zip(slopes, earlier, strict=True):
         offset = graph.operator("ADD", [offset, graph.operator("MUL", [slope, power], shape)], shape)
-    gain = graph.operator("LOGISTIC", [offset], shape, "gain")
-    return packed(graph, [*powers, *earlier, *states], [gain, first, second])
+    answers = [
+        graph.operator("LOGISTIC", [x], shape, name)
+        for x, name in zip((offset, cautious, quick), OUTPUTS, strict=True)
+    ]
+    return packed(graph, [*powers, *earlier, *states], [*answers, first, second])
 
 
 def packed(graph: Graph, inputs: list[int], outputs: list[int]) -> bytes:
@@ -202,34 +207,34 @@ def packed(graph: Graph, inputs: list[int], outputs: list[int]) -> bytes:
 
 @torch.no_grad()
 def golden_frames(network: Suppressor) -> dict[str, FloatArray]:
-    """Inputs (n_frames, 257), of which gain (n_frames − LOOK_AHEAD, 257) follow."""
+    """`powers` (5, n_frames, 257), in the order of INPUTS, and the answers to them, `gains`
+    (3, n_frames − LOOK_AHEAD, 257), in the order of OUTPUTS."""
     rng = np.random.default_rng(7)
-    walk = np.cumsum(rng.standard_normal((3, N_GOLDEN_FRAMES, N_BINS)), axis=1)
+    walk = np.cumsum(rng.standard_normal((len(INPUTS), N_GOLDEN_FRAMES, N_BINS)), axis=1)
     powers = np.clip(0.3 * walk, -2.5, 2).astype(np.float32)
-    gain = network(*torch.from_numpy(powers)[:, None])[0].numpy()
-    return dict(zip(("residual", "echo", "reference"), powers, strict=True)) | {"gain": gain}
+    answers = network(list(torch.from_numpy(powers)[:, None]))
+    return {"powers": powers, "gains": torch.cat(answers).numpy()}
 
 
-def run(model: bytes, golden: dict[str, FloatArray]) -> FloatArray:
-    """Gains (n_frames − LOOK_AHEAD, 257) by the runtime."""
+def run(model: bytes, powers: FloatArray) -> FloatArray:
+    """Answers (3, n_frames − LOOK_AHEAD, 257) by the runtime."""
     interpreter = Interpreter(model_content=model, num_threads=1)
     interpreter.allocate_tensors()
     at = {d["name"]: d["index"] for d in interpreter.get_input_details() + interpreter.get_output_details()}
-    n_frames, n_gains = len(golden["residual"]), len(golden["gain"])
-    gains = []
+    answers = []
     for detail in interpreter.get_input_details():
         interpreter.set_tensor(detail["index"], np.zeros(detail["shape"], np.float32))
-    for t in range(n_frames):
-        for name in ("residual", "echo", "reference"):
-            interpreter.set_tensor(at[name], golden[name][t : t + 1])
-        for name in ("residual", "echo"):
-            earlier = max(0, t - (n_frames - n_gains))
-            interpreter.set_tensor(at[f"earlier_{name}"], golden[name][earlier : earlier + 1])
+    for t in range(powers.shape[1]):
+        for k, name in enumerate(INPUTS):
+            interpreter.set_tensor(at[name], powers[k, t : t + 1])
+            if name in EARLIER:
+                earlier = max(0, t - LOOK_AHEAD)
+                interpreter.set_tensor(at[f"earlier_{name}"], powers[k, earlier : earlier + 1])
         interpreter.invoke()
-        gains.append(interpreter.get_tensor(at["gain"])[0])
+        answers.append([interpreter.get_tensor(at[name])[0] for name in OUTPUTS])
         for name in ("first", "second"):
             interpreter.set_tensor(at[name], interpreter.get_tensor(at[f"next_{name}"]))
-    return np.array(gains[n_frames - n_gains :])
+    return np.array(answers[LOOK_AHEAD:]).swapaxes(0, 1)
 
 
 if __name__ == "__main__":

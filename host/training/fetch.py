@@ -2,17 +2,20 @@
 
     python host/training/fetch.py POOL
 
-Needs apt-get, dpkg and ffmpeg (for G.722), and soundfile ≥ 0.13. Nothing is installed: packages are
-downloaded to POOL/packages and unpacked there. Ends with POOL/SPLIT/KIND/PACKAGE.npz of
-`samples` (n,) int16 and `lengths` (n_clips,), the clips one after the other.
+Needs apt-get, dpkg, ffmpeg (for G.722), soundfile ≥ 0.13, and for the synthetic talkers flite and festival
+with its voices (the README has the line). Other packages are only downloaded, to POOL/packages, and unpacked
+there. Ends with POOL/SPLIT/KIND/PACKAGE.npz of `samples` (n,) int16 and `lengths` (n_clips,), the clips one
+after the other.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
+import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,21 +67,53 @@ SOURCES = (
     Source("asterisk-moh-opsound-g722", "test", "music", "**/*.g722", "CC-BY-SA-3.0, Paul Shuler and others"),
 )
 
+VOICES = {
+    "flite": ("awb", "rms", "slt", "kal16"),
+    "festival": (
+        "ked_diphone",
+        "cmu_us_slt_arctic_hts",
+        "czech_dita",
+        "czech_krb",
+        "czech_machac",
+        "czech_ph",
+        "lp_diphone",
+        "pc_diphone",
+        "upc_ca_ona_hts",
+        "suo_fi_lj_diphone",
+        "hy_fi_mv_diphone",
+    ),
+}
+"""Synthetic talkers, for training only. All read English, each by the rules of its own language."""
+READ_ALOUD = Path("/usr/share/common-licenses/GPL-3")
+N_SENTENCES = 60
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("pool", type=Path, help="folder for packages and samples, about 3 GB")
     pool = parser.parse_args().pool
+    missing = [name for name in ("apt-get", "dpkg", "ffmpeg", *VOICES) if shutil.which(name) is None]
+    if missing:
+        raise SystemExit(
+            f"Not installed: {', '.join(missing)}. host/training/README.md has the line for apt-get."
+        )
     for source in SOURCES:
         target = pool / source.split / source.kind / f"{source.package}.npz"
-        if target.exists():
-            continue
-        clips = list(clips_of(source, unpacked(source.package, pool / "packages")))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        samples, lengths = np.concatenate(clips), np.array([len(clip) for clip in clips])
-        np.savez(target, samples=samples, lengths=lengths)
-        hours = len(samples) / RATE_HZ / 3600
-        print(f"{source.split:10} {source.kind:6} {source.package:32} {len(clips):5} clips {hours:.2f} h")
+        if not target.exists():
+            keep(target, clips_of(source, unpacked(source.package, pool / "packages")))
+    for program in VOICES:
+        target = pool / "train" / "speech" / f"{program}.npz"
+        if not target.exists():
+            keep(target, phrases(read_aloud(program)))
+
+
+def keep(target: Path, clips: Iterable[NDArray[np.int16]]) -> None:
+    held = list(clips)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    samples, lengths = np.concatenate(held), np.array([len(clip) for clip in held])
+    np.savez(target, samples=samples, lengths=lengths)
+    hours = len(samples) / RATE_HZ / 3600
+    print(f"{'/'.join(target.parts[-3:]):54} {len(held):5} clips {hours:.2f} h", flush=True)
 
 
 def unpacked(package: str, folder: Path) -> Path:
@@ -94,14 +129,16 @@ def unpacked(package: str, folder: Path) -> Path:
     return target
 
 
-def clips_of(source: Source, folder: Path) -> Iterator[NDArray[np.int16]]:
+def clips_of(source: Source, folder: Path) -> Iterable[NDArray[np.int16]]:
     """The package's clips, int16 (n_samples,); of speech only phrases, at one level."""
     files = sorted(path for path in folder.glob(source.pattern) if path.is_file())
     decoded = decode_g722(files) if source.pattern.endswith("g722") else map(decode, files)
-    for clip in decoded:
-        if source.kind == "music":
-            yield clip
-        elif LEAST_S <= len(clip) / RATE_HZ <= MOST_S and np.any(clip):
+    return decoded if source.kind == "music" else phrases(decoded)
+
+
+def phrases(clips: Iterable[NDArray[np.int16]]) -> Iterator[NDArray[np.int16]]:
+    for clip in clips:
+        if LEAST_S <= len(clip) / RATE_HZ <= MOST_S and np.any(clip):
             level = np.sqrt(np.mean((clip / 32768.0) ** 2))
             yield np.clip(clip * (SPEECH_LEVEL / level), -32767, 32767).astype(np.int16)
 
@@ -123,6 +160,23 @@ def decode_g722(files: list[Path]) -> list[NDArray[np.int16]]:
     raw = subprocess.run(command, input=b"".join(packed), capture_output=True, check=True).stdout
     ends = np.cumsum([2 * len(data) for data in packed])
     return np.split(np.frombuffer(raw, "<i2"), ends[:-1])
+
+
+def read_aloud(program: str) -> Iterator[NDArray[np.int16]]:
+    """Sentence after sentence by one voice after the other."""
+    words = " ".join(READ_ALOUD.read_text().split())
+    sentences = [s for s in words.split(". ") if 20 < len(s) < 250][:N_SENTENCES]
+    with tempfile.TemporaryDirectory() as folder:
+        text, sound = Path(folder) / "text", Path(folder) / "sound.wav"
+        for voice in VOICES[program]:
+            for sentence in sentences:
+                text.write_text(sentence + ".\n")
+                if program == "flite":
+                    command = ["flite", "-voice", voice, "-f", text, "-o", sound]
+                else:
+                    command = ["text2wave", "-eval", f"(voice_{voice})", text, "-o", sound]
+                subprocess.run(command, check=True, capture_output=True)
+                yield decode(sound)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """The network in torch: what it is given, what it answers.
 
-Per frame of 32 ms, every 16 ms, it is given the log powers of residual, echo estimate and reference (257
-bins each); two GRU layers later it answers with the gains of the frame LOOK_AHEAD frames before. A gain is
+Per frame of 32 ms, every 16 ms, it is given the log powers (257 bins each) of the residual E, of what a
+cautious and a quick frame filter leave of it (S and F, see `unplay.removal.frame_filters`), of the echo
+estimate Ŷ and of the reference; two GRU layers later it answers for the frame LOOK_AHEAD frames before with
 
-    σ(a + b·log|E|² + c·log|Ŷ|²),
+    M = E + s·(S − E),  then  M + q·(F − M),  times a gain  σ(a + b·log|E|² + c·log|F|² + d·log|Ŷ|²),
 
-a, b and c (257 each) the network's outputs and E, Ŷ the bin's own residual and echo estimate: what differs
-from bin to bin, as between the harmonics of a voice, need not pass through the recurrent layers.
+s, q (in [0, 1]), a, b, c and d (257 each) being its outputs. What differs from bin to bin, as between the
+harmonics of a voice, need not pass through the recurrent layers.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-N_FFT, HOP, N_BINS = 512, 256, 257
-LOOK_AHEAD = 2
-POWER_FLOOR = 1e-7
+from unplay.removal.neural import HOP, INPUTS, LOOK_AHEAD, N_FFT, POWER_FLOOR
+
+N_BINS = N_FFT // 2 + 1
 
 
 def stft(x: Tensor) -> Tensor:
@@ -32,17 +33,32 @@ def log_power(spectrum: Tensor) -> Tensor:
 
 
 class Suppressor(nn.Module):
-    def __init__(self, n_hidden: int = 208) -> None:
+    def __init__(self, n_hidden: int = 184) -> None:
         super().__init__()
-        self.inward = nn.Linear(3 * N_BINS, n_hidden)
+        self.inward = nn.Linear(len(INPUTS) * N_BINS, n_hidden)
         self.first = nn.GRU(n_hidden, n_hidden, batch_first=True)
         self.second = nn.GRU(n_hidden, n_hidden, batch_first=True)
-        self.head = nn.Linear(n_hidden, 3 * N_BINS)
+        self.head = nn.Linear(n_hidden, 6 * N_BINS)
+        with torch.no_grad():
+            self.head.bias[:N_BINS] += 2  # begin by keeping what is there
 
-    def forward(self, residual: Tensor, echo: Tensor, reference: Tensor) -> Tensor:
-        """Log powers (n, n_frames, 257) each → gains of frames 0 to n_frames − LOOK_AHEAD − 1, in [0, 1]."""
-        h = torch.tanh(self.inward(torch.cat([residual, echo, reference], -1)))
+    def forward(self, powers: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Log powers (n, n_frames, 257), in the order of INPUTS → gain, cautious and quick share of frames 0
+        to n_frames − LOOK_AHEAD − 1, all in [0, 1]."""
+        h = torch.tanh(self.inward(torch.cat(powers, -1)))
         h, _ = self.first(h)
         h, _ = self.second(h)
-        offset, slope, echo_slope = self.head(h[:, LOOK_AHEAD:]).split(N_BINS, -1)
-        return torch.sigmoid(offset + slope * residual[:, :-LOOK_AHEAD] + echo_slope * echo[:, :-LOOK_AHEAD])
+        offset, *slopes, cautious, quick = self.head(h[:, LOOK_AHEAD:]).split(N_BINS, -1)
+        residual, _, followed, echo, _ = (power[:, :-LOOK_AHEAD] for power in powers)
+        for slope, power in zip(slopes, (residual, followed, echo), strict=True):
+            offset = offset + slope * power
+        return torch.sigmoid(offset), torch.sigmoid(cautious), torch.sigmoid(quick)
+
+    def near_end(self, residual: Tensor, cautious: Tensor, quick: Tensor, others: list[Tensor]) -> Tensor:
+        """Spectra (n, n_frames, 257) → that of the near end, for all but the last LOOK_AHEAD frames."""
+        spectra = residual, cautious, quick
+        gain, *shares = self([log_power(spectrum) for spectrum in (*spectra, *others)])
+        kept, *followed = (spectrum[:, :-LOOK_AHEAD] for spectrum in spectra)
+        for share, spectrum in zip(shares, followed, strict=True):
+            kept = kept + share * (spectrum - kept)
+        return gain * kept

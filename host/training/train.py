@@ -1,8 +1,8 @@
 """Train the network, and go on from where an earlier run stopped.
 
-    python host/training/train.py DATA RUN --minutes 90
+    python host/training/train.py MIXED RUN --minutes 90
 
-DATA is what simulate.py made; shards that appear later are taken in. RUN gets `checkpoint.pt` every
+MIXED is what mix.py made; shards that appear later are taken in. RUN gets `checkpoint.pt` every
 CHECKPOINT_S (all that is needed to go on) and `log.txt`. A run that was stopped, or whose `--minutes` were
 raised, goes on when it is started again: the minutes count training only, over all runs, and the learning
 rate falls to nothing at their end. Needs torch (`pip install torch==2.13.0`).
@@ -18,8 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from network import LOOK_AHEAD, Suppressor, log_power, stft
+from network import Suppressor, stft
 from torch import Tensor
+
+from unplay.removal.neural import HOP, LOOK_AHEAD, N_FFT
 
 RATE_HZ = 16000
 N_BATCH = 16
@@ -28,23 +30,26 @@ LEARNING_RATE = 2e-3
 WARM_UP_STEPS = 100
 AVERAGE = 0.998
 """What the averaged weights, which are the ones exported, keep at each step."""
-SHARDS_HELD = 40
+SHARDS_HELD = 20
 CHECKPOINT_S = 180.0
 LOG_STEPS = 50
 
 COMPRESSION = 0.3
 """Exponent under which magnitudes are compared: quiet echo is heard, too."""
-COMPLEX_WEIGHT, RATIO_WEIGHT = 0.3, 0.03
+LOST_WEIGHT = 2.0
+"""Of magnitude lost, beside that of magnitude left over."""
+COMPLEX_WEIGHT, RATIO_WEIGHT, WORSE_WEIGHT = 0.3, 0.1, 0.3
+"""Of the compressed spectra, of the error's decades beside the near end, of decades by which it grows."""
 LEAST_LEFT = 1e-3
 """Of the residual's energy: the loss stops counting there."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("data", type=Path)
+    parser.add_argument("mixed", type=Path)
     parser.add_argument("run", type=Path)
     parser.add_argument("--minutes", type=float, default=90)
-    parser.add_argument("--hidden", type=int, default=208)
+    parser.add_argument("--hidden", type=int, default=184)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -52,36 +57,31 @@ def main() -> None:
     arguments.run.mkdir(parents=True, exist_ok=True)
     training = Training(Suppressor(arguments.hidden), arguments.run)
     training.resume()
-    scenes = Scenes(arguments.data / "train", np.random.default_rng([arguments.seed, training.step]))
+    scenes = Scenes(arguments.mixed / "train", np.random.default_rng([arguments.seed, training.step]))
     training.go_on(scenes, 60 * arguments.minutes)
-    print(validated(training.averaged(), arguments.data / "validation"))
-
-
-@dataclass
-class Example:
-    """(n_samples,) each, residual + echo being the recording at level 1."""
-
-    residual: np.ndarray
-    echo: np.ndarray
-    reference: np.ndarray
-    near_end: np.ndarray
+    print(validated(training.averaged(), arguments.mixed / "validation"))
 
 
 @dataclass
 class Scenes:
-    """Examples drawn from a folder of shards: a near end of one scene over what is left of another's echo."""
+    """Parts of examples drawn from a folder of shards."""
 
     folder: Path
     rng: np.random.Generator
     held: list[dict[str, np.ndarray]] = field(default_factory=list)
 
     def batch(self) -> list[Tensor]:
-        """Residual, echo, reference, near end (N_BATCH, n_samples)."""
-        examples = [self.example() for _ in range(N_BATCH)]
-        return [
-            torch.from_numpy(np.stack([getattr(e, name) for e in examples]).astype(np.float32))
-            for name in ("residual", "echo", "reference", "near_end")
-        ]
+        """Spectra (N_BATCH, n_frames, 257) in the order of INPUTS, then the near end's."""
+        parts = [self.part() for _ in range(N_BATCH)]
+        signals = {
+            name: torch.from_numpy(np.stack([part[name] for part in parts]).astype(np.float32))
+            for name in parts[0]
+        }
+        cautious, quick = torch.view_as_complex(signals["followed"]).unbind(1)
+        residual, echo, reference, near_end = (
+            stft(signals[name]) for name in ("residual", "echo", "reference", "near_end")
+        )
+        return [residual, cautious, quick, echo, reference, near_end]
 
     def refresh(self) -> None:
         """Hold another shard; let the oldest go."""
@@ -90,63 +90,43 @@ class Scenes:
             self.held.append({name: stored[name] for name in stored.files})
         del self.held[:-SHARDS_HELD]
 
-    def clip(self) -> dict[str, np.ndarray]:
-        shard = self.held[self.rng.integers(len(self.held))]
-        number = self.rng.integers(len(shard["echo"]))
-        return {name: signals[number] / np.float32(32768) for name, signals in shard.items()}
-
-    def example(self) -> Example:
-        """One of: the plain FIR stage; a better one, which the talker doesn't disturb; the device's."""
-        rng, scene = self.rng, self.clip()
-        other = self.clip() if rng.random() < 0.5 else scene
-        gain = 1.0
-        if other is not scene and other["near_end"].any():
-            ratio = np.sqrt(np.mean(scene["echo"] ** 2) / np.mean(other["near_end"] ** 2) + 1e-9)
-            gain = ratio * 10 ** (rng.uniform(-20, 8) / 20)
-        near_end = gain * other["near_end"]
-        kind = rng.choice(["fir", "better", "device"], p=[0.35, 0.4, 0.25])
-        if kind == "device":
-            left = scene["device_left"] - scene["near_end"]
-            echo = scene["mixture"] - scene["device_left"]
-        else:
-            deeper_db = rng.uniform(0, 45) if kind == "better" and rng.random() < 0.6 else 0.0
-            left = scene["echo_left"] * 10 ** (-deeper_db / 20)
-            echo = scene["echo"] - left
-        if kind == "fir" and other is scene:  # the talker has disturbed the fit
-            disturbed = scene["near_end_left"] - scene["near_end"]
-            left, echo = left + disturbed, echo - disturbed
-        return self.levelled(Example(left + near_end, echo, scene["reference"], near_end))
-
-    def levelled(self, whole: Example) -> Example:
-        """A part of it, at about the level that the removal gives recording and reference."""
-        rng, n = self.rng, int(CROP_S * RATE_HZ)
-        recording = np.sqrt(np.mean((whole.residual + whole.echo) ** 2)) + 1e-6
-        reference = np.sqrt(np.mean(whole.reference**2)) + 1e-6
-        gain = 10 ** (rng.uniform(-6, 6) / 20) / recording
-        played_gain = 10 ** (rng.uniform(-6, 6) / 20) / reference
-        start = rng.integers(len(whole.residual) - n) if rng.random() < 0.8 else 0
-        here = slice(start, start + n)
-        return Example(
-            gain * whole.residual[here],
-            gain * whole.echo[here],
-            played_gain * whole.reference[here],
-            gain * whole.near_end[here],
-        )
+    def part(self) -> dict[str, np.ndarray]:
+        """(n_samples,) each, and followed (2, n_frames, 257, 2): a few seconds, often the first ones, at
+        about the levels that the removal gives recording and reference."""
+        rng = self.rng
+        shard = self.held[rng.integers(len(self.held))]
+        number, n_frames = rng.integers(len(shard["echo"])), shard["followed"].shape[2]
+        n = int(CROP_S * RATE_HZ) // HOP
+        first = rng.integers(n_frames - n) if rng.random() < 0.8 else 0
+        samples = slice(first * HOP, (first + n - 1) * HOP + N_FFT)
+        gains = 10 ** (rng.uniform(-6, 6, 2) / 20)
+        part = {
+            name: gains[int(name == "reference")] * shard[name][number, samples].astype(np.float32)
+            for name in ("residual", "echo", "reference", "near_end")
+        }
+        followed = shard["followed"][number, :, first : first + n].astype(np.float32)
+        return part | {"followed": gains[0] * followed}
 
 
 def loss_of(network: Suppressor, batch: list[Tensor]) -> Tensor:
-    residual, echo, reference, near_end = map(stft, batch)
-    gains = network(*map(log_power, (residual, echo, reference)))
-    residual, near_end = residual[:, :-LOOK_AHEAD], near_end[:, :-LOOK_AHEAD]
-    kept = gains * residual
+    *spectra, near_end = batch
+    kept = network.near_end(*spectra[:3], spectra[3:])
+    residual, near_end = spectra[0][:, :-LOOK_AHEAD], near_end[:, :-LOOK_AHEAD]
     magnitude, true_magnitude = compressed(kept), compressed(near_end)
-    magnitudes = (magnitude - true_magnitude) ** 2
+    short = torch.relu(true_magnitude - magnitude)
+    magnitudes = (magnitude - true_magnitude) ** 2 + (LOST_WEIGHT - 1) * short**2
     turned = kept / (kept.abs() + 1e-4) * magnitude
     true_turned = near_end / (near_end.abs() + 1e-4) * true_magnitude
-    spectra = (turned - true_turned).abs() ** 2
+    spectra_left = (turned - true_turned).abs() ** 2
     floor = LEAST_LEFT * energy(residual) + 1e-6
-    ratio = torch.log10((energy(kept - near_end) + floor) / (energy(near_end) + floor))
-    return magnitudes.mean() + COMPLEX_WEIGHT * spectra.mean() + RATIO_WEIGHT * ratio.mean()
+    before, after = ((energy(x - near_end) + floor).log10() for x in (residual, kept))
+    ratio = after - (energy(near_end) + floor).log10()
+    return (
+        magnitudes.mean()
+        + COMPLEX_WEIGHT * spectra_left.mean()
+        + RATIO_WEIGHT * ratio.mean()
+        + WORSE_WEIGHT * torch.relu(after - before).mean()
+    )
 
 
 def compressed(spectrum: Tensor) -> Tensor:
@@ -238,12 +218,12 @@ def validated(network: Suppressor, folder: Path) -> str:
     for _ in range(16):
         batch = scenes.batch()
         losses.append(float(loss_of(network, batch)))
-        residual, echo, reference, near_end = map(stft, batch)
-        gains = network(*map(log_power, (residual, echo, reference)))
-        residual, near_end = residual[:, :-LOOK_AHEAD], near_end[:, :-LOOK_AHEAD]
+        *spectra, near_end = batch
+        kept = network.near_end(*spectra[:3], spectra[3:])
+        residual, near_end = spectra[0][:, :-LOOK_AHEAD], near_end[:, :-LOOK_AHEAD]
         whole, talks = energy(near_end), energy(near_end) > 1e-3 * energy(residual)
         before_db.append(10 * torch.log10(energy(residual - near_end) / whole)[talks])
-        after_db.append(10 * torch.log10(energy(gains * residual - near_end) / whole)[talks])
+        after_db.append(10 * torch.log10(energy(kept - near_end) / whole)[talks])
     before, after = torch.cat(before_db), torch.cat(after_db)
     worse = (after > before + 0.1).float().mean()
     return (

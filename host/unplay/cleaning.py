@@ -57,10 +57,11 @@ OPTIONS = {
         "playback_only": "--playback-only",
         "block_s": "--block",
     },
+    "neural": {"on_device_residual": "--on-device-residual"},
 }
 """What can be set in a method, and the option of the command line for it. playback_only is a file; block_s
-is the longest block that is factorised at a time. The rest is what `removal.pursuit.Pursuit` and
-`removal.nmf.Nmf` say."""
+is the longest block that is factorised at a time. The rest is what the classes in
+`removal.methods.SETTABLE` say."""
 
 LOG_SCHEMA_VERSION = 1
 

@@ -17,9 +17,13 @@ import soundfile
 import unplay
 from unplay.cleaning import METHODS
 from unplay.cli.clean import Method
+from unplay.removal.neural import why_no_runtime
 from unplay.virtual import demonstration
 from unplay.virtual.scene import Scene, make_scene
 
+needs_runtime = pytest.mark.skipif(
+    bool(why_no_runtime()) and "CI" not in os.environ, reason=why_no_runtime() or ""
+)
 CLEAN = ("clean", "reference.wav", "recording.wav", "--method", "fir")
 
 
@@ -129,6 +133,7 @@ def test_the_command_in_the_log_repeats_the_run(recorded: Scene, unplay_run) -> 
     [
         ("pursuit", "--segment", "2", "--tail", "0.1", "--orthogonal"),
         ("pursuit", "--weighted", "--tail", "0.1"),
+        pytest.param(("neural", "--on-device-residual"), marks=needs_runtime),
         ("nmf", "--divergence", "is", "--rank-playback", "20", "--rank-rest", "9", "--iterations", "5"),
         ("nmf", "--playback-only", "reference.wav", "--sparsity", "0.1", "--block", "3", "--iterations", "5"),
     ],

@@ -99,6 +99,10 @@ def clean(
         float | None,
         typer.Option(metavar="SECONDS", help="nmf: factorised at a time; inf for the whole file. [60]"),
     ] = None,
+    on_device_residual: Annotated[
+        bool | None,
+        typer.Option("--on-device-residual", help="neural: after the device's canceller, not after fir."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over outputs that exist.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the log, and nothing else, on stdout.")
@@ -124,6 +128,7 @@ def clean(
         "sparsity": sparsity,
         "n_iterations": iterations,
         "block_s": block,
+        "on_device_residual": on_device_residual,
     }
     with printing.progress() as progress:
         from unplay.cleaning import clean as clean_files

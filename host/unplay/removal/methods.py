@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unplay.removal import baselines
-from unplay.removal.neural import suppress
+from unplay.removal.neural import Neural
 from unplay.removal.nmf import Nmf
 from unplay.removal.pursuit import Pursuit
 
@@ -27,19 +27,12 @@ class Method:
     take_out: Callable[[FloatArray, FloatArray, int], tuple[FloatArray, Figures]]
 
 
-def neural(x: FloatArray, d: FloatArray, sample_rate_hz: int) -> FloatArray:
-    """The plain FIR stage, and the neural suppressor after it. Raises BadInputError without a runtime."""
-    residual = baselines.fir(x, d, sample_rate_hz)
-    return suppress(residual, d - residual, x, sample_rate_hz)
-
-
-WITHOUT_SETTINGS = {**baselines.METHODS, "neural": neural}
-WITH_SETTINGS = ("pursuit", "nmf")
-NAMES = (*WITHOUT_SETTINGS, *WITH_SETTINGS)
+SETTABLE = {"pursuit": Pursuit, "nmf": Nmf, "neural": Neural}
+NAMES = (*baselines.METHODS, *SETTABLE)
 
 
 def method_named(name: str, settings: Mapping[str, Any] | None = None) -> Method:
-    """The method of this name, one of NAMES, with its settings: the fields of `Pursuit` or `Nmf`.
+    """The method of this name, one of NAMES, with its settings: the fields of its class in SETTABLE.
 
     `nmf` also takes playback_only (n_samples,), a recording of the playback alone, and its
     sample_rate_hz; its figures are the costs. Raises BadInputError for a setting out of range.
@@ -51,5 +44,5 @@ def method_named(name: str, settings: Mapping[str, Any] | None = None) -> Method
         return Method(
             name, (nmf if playback_only is None else nmf.learnt_from(playback_only, rate_hz)).fitted
         )
-    take_out = Pursuit(**values) if name == "pursuit" else WITHOUT_SETTINGS[name]
+    take_out = SETTABLE[name](**values) if name in SETTABLE else baselines.METHODS[name]
     return Method(name, lambda x, d, sample_rate_hz: (take_out(x, d, sample_rate_hz), {}))

@@ -1,9 +1,14 @@
-"""Gains against residual echo by a small recurrent network.
+"""Residual echo taken out by two adaptive filters and a small recurrent network that governs them.
 
-Every 16 ms the network (`unplay/models`, trained by `host/training`) is given the log powers of residual,
-echo estimate and reference in a frame of 32 ms, 257 bins each, and answers with gains from 0 to 1 for the
-residual's frame LOOK_AHEAD frames before. It works at 16 kHz: of a recording at another sample rate what
-lies below 8 kHz is treated, and what lies above stays as it is.
+Every 16 ms the network (`unplay/models`, trained by `host/training`) is given the log powers of a frame of
+32 ms, 257 bins each: of the residual E, of what a cautious and a quick filter leave of it (S and F, see
+`unplay.removal.frame_filters`), of the echo estimate and of the reference. For the frame LOOK_AHEAD frames
+before it answers with the shares s and q of the filters and with a gain g, all from 0 to 1. The near end is
+
+    g·(M + q·(F − M)),   M = E + s·(S − E).
+
+It works at 16 kHz: of a recording at another sample rate what lies below 8 kHz is treated, and what lies
+above stays as it is.
 
 The network runs on ai-edge-litert, or on tflite-runtime where that is all there is; both are optional.
 """
@@ -13,6 +18,7 @@ from __future__ import annotations
 import importlib
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache, partial
 from importlib.resources import files
 from typing import Any
@@ -22,6 +28,9 @@ import soxr
 from numpy.typing import NDArray
 
 from unplay.errors import BadInputError
+from unplay.removal.baselines import fir
+from unplay.removal.canceller import cancel
+from unplay.removal.frame_filters import FrameFilters
 from unplay.removal.stft import Stft
 
 FloatArray = NDArray[np.floating]
@@ -39,6 +48,11 @@ POWER_FLOOR = 1e-7
 
 PLAYED_FRAMES = 32
 """Frames (0.5 s) after which an echo of what was played has died away."""
+
+INPUTS = ("residual", "cautious", "quick", "echo", "reference")
+EARLIER = ("residual", "quick", "echo")
+"""Inputs of which the frame that is answered for is given as well."""
+OUTPUTS = ("gain", "cautious_share", "quick_share")
 
 MODEL = "residual_suppressor.tflite"
 RUNTIMES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter")
@@ -91,20 +105,20 @@ class GainNetwork:
         self._index = {detail["name"]: detail["index"] for detail in [*inputs, *outputs]}
         for detail in inputs:
             self._set(detail["name"], np.zeros(detail["shape"], np.float32))
-        self._frames: deque[tuple[NDArray[np.float32], ...]] = deque(maxlen=LOOK_AHEAD + 1)
+        self._frames: deque[dict[str, NDArray[np.float32]]] = deque(maxlen=LOOK_AHEAD + 1)
 
-    def gains(self, *powers: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Log powers (257,) of the next frame of residual, echo and reference → gains (257,), 0 to 1, of
-        the frame LOOK_AHEAD before; the first LOOK_AHEAD answers mean nothing."""
-        self._frames.append(powers)
-        for name, power in zip(("residual", "echo", "reference"), powers, strict=True):
+    def gains(self, powers: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Log powers (5, 257) of the next frame, in the order of INPUTS → gain, cautious and quick filter's
+        share (3, 257), 0 to 1, of the frame LOOK_AHEAD before; the first LOOK_AHEAD answers mean nothing."""
+        self._frames.append(dict(zip(INPUTS, powers, strict=True)))
+        for name, power in self._frames[-1].items():
             self._set(name, power[None])
-        for name, power in zip(("earlier_residual", "earlier_echo"), self._frames[0], strict=False):
-            self._set(name, power[None])
+        for name in EARLIER:
+            self._set(f"earlier_{name}", self._frames[0][name][None])
         self._interpreter.invoke()
         for name in ("first", "second"):
             self._set(name, self._get(f"next_{name}"))
-        return self._get("gain")[0]
+        return np.concatenate([self._get(name) for name in OUTPUTS])
 
     def _set(self, name: str, value: NDArray[np.float32]) -> None:
         self._interpreter.set_tensor(self._index[name], value)
@@ -122,10 +136,12 @@ class Suppressor:
 
     def __init__(self) -> None:
         self._network = GainNetwork()
+        self._filters = FrameFilters(1, N_FFT // 2 + 1)
         self._stft = Stft(N_FFT, HOP)
         self._pending = np.zeros((3, N_FFT - HOP))
         """Of residual, echo and reference: what the next frame begins with."""
         self._spectra: deque[NDArray[np.complexfloating]] = deque(maxlen=LOOK_AHEAD + 1)
+        """Of the residual and what the filters leave of it (3, 257)."""
         self._since_played: deque[int] = deque([PLAYED_FRAMES], maxlen=LOOK_AHEAD + 2)
         self._overlap = np.zeros(HOP)
         self._n_frames = 0
@@ -146,25 +162,69 @@ class Suppressor:
 
     def _next(self, frames: FloatArray) -> NDArray[np.float64]:
         """The samples (HOP,) that this frame makes known; none for the first frames."""
-        spectra = np.fft.rfft(frames * self._stft.window)
-        self._spectra.append(spectra[0])
+        residual, echo, reference = np.fft.rfft(frames * self._stft.window)
+        followed = self._filters.step(*np.complex64([residual, echo, reference])[:, None])[:, 0]
+        self._spectra.append(np.stack([residual, *followed]))
         silent = not frames[1:].any()
         self._since_played.append(self._since_played[-1] + 1 if silent else 0)
-        gains = self._network.gains(*_log_power(spectra))
+        gains = self._network.gains(_log_power(np.stack([residual, *followed, echo, reference])))
         self._n_frames += 1
         if self._n_frames <= LOOK_AHEAD:
             return np.zeros(0)
         if self._since_played[1] > PLAYED_FRAMES:
-            gains = np.ones_like(gains)
-        frame = np.fft.irfft(gains * self._spectra[0]) * self._stft.window
+            near_end = self._spectra[0][0]
+        else:
+            near_end = _governed(self._spectra[0], gains)
+        frame = np.fft.irfft(near_end) * self._stft.window
         known, self._overlap = self._overlap + frame[:HOP], frame[HOP:]
         return known if self._n_frames > LOOK_AHEAD + 1 else np.zeros(0)
+
+
+def _governed(
+    spectra: NDArray[np.complexfloating], gains: NDArray[np.floating]
+) -> NDArray[np.complexfloating]:
+    """Residual, cautious and quick filter's rest (3, 257) → near end (257,)."""
+    kept, *followed = spectra
+    gain, *shares = gains
+    for share, rest in zip(shares, followed, strict=True):
+        kept = kept + share * (rest - kept)
+    return gain * kept
 
 
 def _log_power(spectra: NDArray[np.complexfloating]) -> NDArray[np.float32]:
     """About −2.5 to 2 for signals of level 1; as in training."""
     power = (spectra.real**2 + spectra.imag**2) * (2 / N_FFT)
     return (0.5 * np.log10(power + POWER_FLOOR) + 1).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Neural:
+    """The suppressor as a method, after one linear stage: takes and returns what the functions of
+    `baselines` do. Raises BadInputError where no runtime is.
+
+    on_device_residual: the linear stage is the canceller that runs on a device, and not one FIR filter.
+    """
+
+    on_device_residual: bool = False
+
+    def __call__(self, x: FloatArray, d: FloatArray, sample_rate_hz: int) -> FloatArray:
+        residual = (device_residual if self.on_device_residual else fir)(x, d, sample_rate_hz)
+        return suppress(residual, d - residual, x, sample_rate_hz)
+
+
+def device_residual(x: FloatArray, d: FloatArray, sample_rate_hz: int) -> FloatArray:
+    """What the device's canceller leaves of d (n_samples,), full scale ±1; it hears up to 8 kHz."""
+    played, recorded = (
+        np.round(32767 * np.clip(soxr.resample(signal, sample_rate_hz, RATE_HZ), -1, 1)).astype(np.int16)
+        for signal in (x, d)
+    )
+    echo = (recorded.astype(np.float64) - cancel(played, recorded)) / 32767
+    return (d - _fitting(soxr.resample(echo, RATE_HZ, sample_rate_hz), len(d))).astype(d.dtype)
+
+
+def _fitting(signal: FloatArray, n: int) -> FloatArray:
+    """n samples: resampling there and back may have lost some at the end, or made some up."""
+    return np.pad(signal, (0, max(0, n - len(signal))))[:n]
 
 
 def suppress(
@@ -177,8 +237,7 @@ def suppress(
     suppressor = Suppressor()
     near_end = np.concatenate([suppressor.push(*low), suppressor.rest()])[: len(low[0])]
     removed = soxr.resample(low[0] - near_end, RATE_HZ, sample_rate_hz)
-    removed = np.pad(removed, (0, max(0, len(residual) - len(removed))))[: len(residual)]
-    return (residual - level * removed).astype(residual.dtype)
+    return (residual - level * _fitting(removed, len(residual))).astype(residual.dtype)
 
 
 def _level(signal: FloatArray) -> float:

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from scipy.signal import lfilter
 
 from unplay.metrics import energy_ratio_db, si_sdr_db, stoi
-from unplay.removal.neural import suppress
+from unplay.removal.frame_filters import FrameFilters
+from unplay.removal.neural import HOP, N_FFT, suppress
 from unplay.removal.stft import Stft
 
 FloatArray = NDArray[np.floating]
@@ -60,6 +61,8 @@ def main() -> None:
         print_row("recording", clips, lambda clip: clip.residual + clip.echo)
         print_row("residual", clips, lambda clip: clip.residual)
         print_row("Wiener filter", clips, lambda clip, s=share, f=floor: wiener(clip, s, f))
+        print_row("cautious filter", clips, lambda clip: followed(clip)[0])
+        print_row("quick filter", clips, lambda clip: followed(clip)[1])
         print_row("neural", clips, neural)
 
 
@@ -76,6 +79,17 @@ def clips_of(path: Path, stage: str) -> Iterator[Clip]:
 
 def neural(clip: Clip) -> FloatArray:
     return suppress(clip.residual, clip.echo, clip.reference, RATE_HZ)
+
+
+def followed(clip: Clip) -> list[FloatArray]:
+    """What the frame filters leave of the residual, without the network."""
+    stft = Stft(N_FFT, HOP)
+    level, played_level = np.std(clip.residual + clip.echo), np.std(clip.reference)
+    signals = (clip.residual / level, clip.echo / level, clip.reference / played_level)
+    frames = zip(*(np.complex64(stft.forward(signal)) for signal in signals), strict=True)
+    filters = FrameFilters(1, N_FFT // 2 + 1)
+    left = np.stack([filters.step(*(s[None] for s in spectra))[:, 0] for spectra in frames], axis=1)
+    return [level * stft.inverse(spectrogram, len(clip.residual)) for spectrogram in left]
 
 
 def wiener(clip: Clip, share: float, floor: float) -> FloatArray:
