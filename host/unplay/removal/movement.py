@@ -14,6 +14,7 @@ import scipy.fft
 import scipy.linalg
 from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
+from scipy.ndimage import maximum_filter1d, uniform_filter1d
 
 from unplay.removal.echo_model import EchoModel
 from unplay.removal.echo_path import NearEndWeights, Paths
@@ -35,6 +36,26 @@ RAMPS = np.concatenate([[0.0], 0.25 * 1.4 ** np.arange(19)])
 
 WHITENING_ORDER = 16
 """Of the linear prediction that whitens what surrounds a switch."""
+
+KNOT_S = 0.004
+"""Time between the knots of a gain that changes within a frame."""
+
+FINE_GAIN_STEP = 0.05
+"""A gain's usual change from knot to knot; the prior's tails are those of a Cauchy distribution."""
+
+N_FINE_ROUNDS = 8
+"""Of reweighting, each a tridiagonal system."""
+
+FINE_GAIN_COST = 100.0
+"""Log likelihood that the fine gains of a stretch must gain."""
+
+OTHER_TIMES = (0.183, 0.419, 0.737)
+"""Shifts of the echo, over the recording's length, that tell what chance reaches."""
+
+TIMES_CHANCE = 1.5
+
+FINE_S, FADE_S = 0.1, 0.01
+"""Time in which fine gains are taken or left; the fade at its borders."""
 
 FIRST_CHANGE = 0.02
 """Power of a path's change from one knot to the next that is expected first, relative to the path's."""
@@ -124,6 +145,67 @@ def _smooth_gains(curvature: FloatArray, correlation: FloatArray, stiffness: flo
     return solution.reshape(n_frames, n_paths)
 
 
+def sharpened_gain(
+    gain: FloatArray, echo: FloatArray, recording: FloatArray, sample_rate_hz: int
+) -> NDArray[np.float64]:
+    """The gain track (n_samples,) of an echo, with what changed within a frame, as when a telephone turns its
+    gain down at the first loud sound.
+
+    echo, recording (n_samples,): without the gain, and with everything. What is missing from the gain is
+    fitted to the whole recording, and added in stretches of FINE_S where that makes what is left likelier by
+    FINE_GAIN_COST and by TIMES_CHANCE as much as the echo of another time can.
+    """
+    left = recording - gain * echo
+    n_stretch = round(FINE_S * sample_rate_hz)
+    whitening = _whitening(left / np.sqrt(uniform_filter1d(left**2, n_stretch // 4) + 1e-12))
+    heard, left = (np.convolve(signal, whitening)[: len(gain)] for signal in (echo, left))
+
+    floor = 1e-6 * np.mean(left**2) + 1e-30
+
+    def fitted(heard: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """The missing gain, and the log likelihood that it gains around each sample."""
+        missing = _missing_gain(heard, left, round(KNOT_S * sample_rate_hz))
+        before, after = (uniform_filter1d(x**2, n_stretch) + floor for x in (left, left - missing * heard))
+        return missing, n_stretch / 2 * np.log(before / after)
+
+    missing, likelier = fitted(heard)
+    chance = max(np.max(fitted(np.roll(heard, round(at * len(heard))))[1]) for at in OTHER_TIMES)
+    right = likelier > max(FINE_GAIN_COST, TIMES_CHANCE * chance)
+    around = maximum_filter1d(right.astype(float), n_stretch)
+    return gain + missing * uniform_filter1d(around, round(FADE_S * sample_rate_hz))
+
+
+def _missing_gain(heard: FloatArray, left: FloatArray, knot: int) -> FloatArray:
+    """m (n_samples,), linear between knots `knot` samples apart, for which left ≈ m · heard.
+
+    Reweighted least squares: the near end's power is that of what is left around a sample; the prior is a
+    random walk whose steps have a Cauchy distribution.
+    """
+    n_knots = -(-len(left) // knot) + 1
+    at = np.arange(len(left)) / knot
+    before, share = at.astype(np.intp), at % 1
+
+    def on_knots(values: FloatArray, of_before: FloatArray, of_after: FloatArray) -> FloatArray:
+        sums = np.bincount(before, values * of_before, n_knots)
+        return sums + np.bincount(before + 1, values * of_after, n_knots)
+
+    on_knot, rest = np.zeros(n_knots), left
+    missing = np.zeros(len(left))
+    for _ in range(N_FINE_ROUNDS):
+        near_end_power = uniform_filter1d(rest**2, 4 * knot) + 1e-6 * np.mean(left**2) + 1e-30
+        curvature = heard**2 / near_end_power
+        stiffness = 1 / (FINE_GAIN_STEP**2 + np.diff(on_knot) ** 2)
+        banded = np.zeros((2, n_knots))  # lower diagonals
+        banded[0] = on_knots(curvature, (1 - share) ** 2, share**2) + 1e-6
+        banded[0] += np.concatenate([[0.0], stiffness]) + np.concatenate([stiffness, [0.0]])
+        banded[1, :-1] = np.bincount(before, curvature * share * (1 - share), n_knots)[:-1] - stiffness
+        correlation = on_knots(heard * left / near_end_power, 1 - share, share)
+        on_knot = scipy.linalg.solveh_banded(banded, correlation, lower=True)
+        missing = (1 - share) * on_knot[before] + share * on_knot[before + 1]
+        rest = left - missing * heard
+    return missing
+
+
 def path_switches(
     model: EchoModel, taps: FloatArray, recording: FloatArray, weights: FloatArray, stft: Stft
 ) -> NDArray[np.float64]:
@@ -186,9 +268,7 @@ def _ramp(before: FloatArray, after: FloatArray, lengths: FloatArray) -> FloatAr
     at each sample, which is mostly the near end.
     """
     near_end = np.where(np.abs(before) < np.abs(after), before, after)
-    lags = np.array([np.dot(near_end[: len(near_end) - k], near_end[k:]) for k in range(WHITENING_ORDER + 1)])
-    lags[0] = lags[0] * (1 + 1e-4) + 1e-12
-    whitening = np.concatenate([[1.0], -scipy.linalg.solve_toeplitz(lags[:-1], lags[1:])])
+    whitening = _whitening(near_end)
     before, change = (np.convolve(r, whitening)[: len(before)] for r in (before, before - after))
     n = len(before)
     n_fft = scipy.fft.next_fast_len(2 * n, real=True)
@@ -203,6 +283,13 @@ def _ramp(before: FloatArray, after: FloatArray, lengths: FloatArray) -> FloatAr
             least = energy[begin]
             share = np.concatenate([np.zeros(begin), ramp[: n - begin]])
     return share
+
+
+def _whitening(signal: FloatArray) -> FloatArray:
+    """The filter (WHITENING_ORDER + 1,) whose output is what linear prediction cannot tell of the signal."""
+    lags = np.array([np.dot(signal[: len(signal) - k], signal[k:]) for k in range(WHITENING_ORDER + 1)])
+    lags[0] = lags[0] * (1 + 1e-4) + 1e-12
+    return np.concatenate([[1.0], -scipy.linalg.solve_toeplitz(lags[:-1], lags[1:])])
 
 
 def switching_start(paths: Paths, gains: FloatArray) -> tuple[Paths, FloatArray]:

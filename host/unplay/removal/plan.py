@@ -17,6 +17,7 @@ from unplay.removal.echo_model import lead_samples
 from unplay.removal.echo_path import Paths, weights_stft
 from unplay.removal.echo_system import SCHEDULE, EchoSystem, fit_system, still_system
 from unplay.removal.methods import Method, method_named
+from unplay.removal.movement import sharpened_gain
 from unplay.removal.stft import Stft
 from unplay.removal.suppression import suppress_residual_echo
 from unplay.removal.trust import clipped_samples, trusted_frames
@@ -134,7 +135,11 @@ def _fitted(
         schedule = SCHEDULE_CURVE
     else:
         schedule = SCHEDULE if chosen.gains is None else SCHEDULE_GAINS
-    return fit_system(system, recording, rate_hz, schedule, trust)[1]
+    system, residual = fit_system(system, recording, rate_hz, schedule, trust)
+    if system.gains is None or len(system.gains) > 1:
+        return residual
+    (echo,) = system.model().echoes(system.paths.taps)
+    return recording - sharpened_gain(system.gains[0], echo, recording, rate_hz) * echo
 
 
 def _with_gains(system: EchoSystem, gains: FloatArray) -> EchoSystem:
