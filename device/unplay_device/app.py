@@ -195,6 +195,10 @@ class App:
         self.board.set_baud(rate)
         return True
 
+    def reset(self):
+        """Begin anew; a recording that goes on is cut off where it stands."""
+        machine.reset()
+
     def selftest(self):
         """Half a second of microphone beside silence, and a card that is written to and read back."""
         if self.is_recording():

@@ -20,7 +20,8 @@ class Link:
     """Serves `files` (unplay_device.files.Files) and `commands` over `console`.
 
     commands: the application, with info, is_recording, is_open, record, stop, status, config_get, config_set,
-    selftest, set_time, log and set_baud; `is_open(name)`: whether a recording needs the file or sessions/ID.
+    selftest, set_time, log, set_baud and reset; `is_open(name)`: whether a recording needs the file or
+    sessions/ID.
     They raise DeviceError to refuse.
     packet_bytes: longest payload, and nearly all of the memory that this takes.
     credit_bytes: what the line's input holds, minus a little: 240 of a UART's 260.
@@ -72,6 +73,7 @@ class Link:
             "set_time": self._set_time,
             "log": self._log,
             "set_baud": self._set_baud,
+            "restart": self._restart,
         }
 
     def poll(self, timeout_ms=0):
@@ -257,6 +259,9 @@ class Link:
         self._send_json(kind, seq, answer)
         if kind == packets.ANSWER and "baud" in answer:
             self._switch_baud(answer["baud"])
+        elif kind == packets.ANSWER and "restarts" in answer:
+            time.sleep(_DRAIN_MS / 1000)
+            self._commands.reset()
 
     def _done(self, payload):
         """(ANSWER or FAULT, what it says) of a call."""
@@ -343,6 +348,12 @@ class Link:
         if rate not in self._bauds:
             raise DeviceError(faults.BAD_ARGUMENT, {"name": "rate", "value": rate})
         return {"baud": rate}
+
+    def _restart(self, request):
+        """What goes on now. After the answer has left, all begins anew, as when power was cut."""
+        answer = {"restarts": True}
+        answer.update(self._commands.status())
+        return answer
 
     def _switch_baud(self, rate):
         """After the answer has left; the host's next packet at this rate makes it last."""

@@ -15,7 +15,7 @@ import struct
 from binascii import crc32
 
 MAJOR = 1  # other majors are refused
-MINOR = 0  # newer ones add calls, named in WELCOME's "calls", and keys, which older ones ignore
+MINOR = 1  # newer ones add calls, named in WELCOME's "calls", and keys, which older ones ignore
 
 SYNC_0 = 0xA5
 SYNC_1 = 0x5A

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import types
@@ -16,6 +17,7 @@ from unplay.board.link import DeviceLink
 from unplay.board.pi.alsa import AlsaI2S
 from unplay.board.references import make_reference, push
 from unplay.board.syncing import sync
+from unplay.hil.power_cycle import power_cycle
 from unplay.removal.canceller import Samples16, cancel
 from unplay.sessions import Library
 from unplay.virtual.scene import make_scene
@@ -34,9 +36,12 @@ def address(tmp_path: Path) -> Iterator[str]:
     """Of a device in a process of its own, in a computed room, in real time."""
     scene = tmp_path / "scene.toml"
     scene.write_text(SCENE)
-    command = [sys.executable, "-m", "unplay", "device", "serve", "--listen", "tcp://127.0.0.1:0"]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "unplay", "device", "serve", "--listen", f"tcp://127.0.0.1:{port}"]
     process = subprocess.Popen(
-        [*command, "--storage", str(tmp_path / "storage"), "--scene", str(scene)],
+        [*command, "--storage", "storage", "--scene", "scene.toml"],
+        cwd=tmp_path,
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -47,6 +52,17 @@ def address(tmp_path: Path) -> Iterator[str]:
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+def test_a_restart_over_tcp(address: str) -> None:
+    """The program is another one at the same address, with the same folder."""
+    with DeviceLink(address) as link:
+        link.config_set({"seconds": 30})
+        found = power_cycle(link, "")
+    assert found["settings_changed"] == found["files_damaged"] == (0, "")
+    lost_s, _ = found["recording_lost_s"]
+    assert isinstance(lost_s, float)
+    assert 0 <= lost_s < 1
 
 
 def samples(path: Path) -> Samples16:

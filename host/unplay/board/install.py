@@ -5,17 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from unplay.board.faults import NoAnswerError, TransferError
+from unplay.board.faults import TransferError
 from unplay.board.finding import virtual_ports
 from unplay.board.firmware import MAIN, VIRTUAL, build
 from unplay.board.flash import only_port
-from unplay.board.link import DeviceLink
+from unplay.board.link import DeviceLink, keep_trying
 from unplay.board.ports import candidates
 from unplay.board.repl import Repl, open_repl
 from unplay.errors import BadInputError, DeviceUnreachableError
@@ -253,16 +252,11 @@ def _take_over(repl: Repl, changed: list[str], stale: list[str], keep_main: bool
 
 def wait_for_start(port: str, patience_s: float = START_S) -> bool:
     """Whether unplay answers at the port, which may be gone for a moment."""
-    deadline_s = time.monotonic() + patience_s
-    while time.monotonic() < deadline_s:
-        try:
-            with DeviceLink(port, raise_baud=False, patience_s=1.0):
-                return True
-        except NoAnswerError:
-            pass
-        except DeviceUnreachableError:
-            time.sleep(0.2)
-    return False
+    try:
+        keep_trying(lambda: DeviceLink(port, raise_baud=False, patience_s=1.0).close(), patience_s)
+    except DeviceUnreachableError:
+        return False
+    return True
 
 
 def wait_for_prompt(port: str | None, patience_s: float = START_S) -> str:
@@ -270,13 +264,10 @@ def wait_for_prompt(port: str | None, patience_s: float = START_S) -> str:
 
     port: None: the only one there is. Raises BadInputError, DeviceUnreachableError.
     """
-    deadline_s = time.monotonic() + patience_s
-    while True:
-        try:
-            found = port or only_port()
-            with open_repl(found):
-                return found
-        except DeviceUnreachableError:
-            if time.monotonic() > deadline_s:
-                raise
-            time.sleep(0.5)
+
+    def prompt() -> str:
+        found = port or only_port()
+        with open_repl(found):
+            return found
+
+    return keep_trying(prompt, patience_s)

@@ -7,9 +7,9 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 from zlib import crc32
 
 from unplay.board.channel import LONGEST_PAYLOAD, Channel, Packet, StalledError, value
@@ -24,6 +24,8 @@ _KEEP_ALIVE_S = 3.0
 _HELLO_S = 0.2
 _SWITCH_S = 0.04  # the device waits, too, for its answer to leave
 _TRIES_AT_RAISED = 1  # a device that has restarted is at its first rate; garbled bytes may interrupt it
+_RESTART_S = 20.0  # from reset to the application's first answer, card and USB included
+_RETRY_S = 0.2
 _LEAST_CREDIT = 64  # bytes; less would not hold a call
 _LEAST_PACKET = 256
 _MOST_FILLER = 5  # careful lengths, until WELCOME has said how long packets are
@@ -45,14 +47,8 @@ class DeviceLink:
         self.welcome: dict[str, Any] = {}
         self.packet_bytes = _LEAST_PACKET
         self.bauds: list[int] = []
-        self._first_baud = self.port.baud
-        try:
-            self.hello(patience_s)
-            if raise_baud:
-                self.raise_baud()
-        except BaseException:
-            self.port.close()
-            raise
+        self._first_baud, self._raises_baud = self.port.baud, raise_baud
+        self._begin_session(patience_s)
 
     def __enter__(self) -> DeviceLink:
         return self
@@ -67,6 +63,40 @@ class DeviceLink:
         self.port.close()
 
     # The session
+
+    def _begin_session(self, patience_s: float) -> None:
+        try:
+            self.hello(patience_s)
+            if self._raises_baud:
+                self.raise_baud()
+        except BaseException:
+            self.port.close()
+            raise
+
+    def restart(self, patience_s: float = _RESTART_S) -> dict[str, Any]:
+        """Starts the device anew, as a power cut would, and greets it again.
+
+        Returns what its status was at that moment; nothing where that answer was lost. A recording that goes
+        on is cut off. The port may vanish for a while. Raises RefusedError where the device cannot be told,
+        DeviceUnreachableError where it does not come back.
+        """
+        self._refresh()
+        status: dict[str, Any] = {}
+        try:
+            status = self.channel.request(packets.CALL, b'{"do":"restart"}', timeout_s=0.5, tries=3).json()
+        except NoAnswerError:
+            pass
+        except RefusedError as error:
+            if error.code != faults.NO_SESSION:  # it has restarted, and only its answer was lost
+                raise
+        self.port.close()
+        keep_trying(self._reopen, patience_s)
+        return status
+
+    def _reopen(self) -> None:
+        self.port = open_port(self.port.name)
+        self.channel = Channel(self.port)
+        self._begin_session(patience_s=1.0)
 
     def hello(self, patience_s: float = 6.0) -> dict[str, Any]:
         """Opens the session; what the device says of itself: board, firmware, unplay, id, calls …"""
@@ -209,6 +239,10 @@ class DeviceLink:
             if hashed <= before:
                 raise TransferError("the device cannot read its own file to the end; is its card failing?")
 
+    def sha256(self, name: str) -> str:
+        """Of a file, as the device reads it; hexadecimal."""
+        return value(self._digest(self._open(name)), "sha256", str)
+
     def _same_start(self, file: BinaryIO, length: int) -> bool:
         return self._digest(length).get("crc32") == _crc32_of(file, length)
 
@@ -286,6 +320,21 @@ class DeviceLink:
 
     def set_time(self, unix_s: int | None = None) -> None:
         self.call("set_time", unix_s=int(time.time()) if unix_s is None else unix_s)
+
+
+_Result = TypeVar("_Result")
+
+
+def keep_trying(do: Callable[[], _Result], patience_s: float) -> _Result:
+    """What do() returns, tried anew while a device is starting. Raises its last DeviceUnreachableError."""
+    deadline_s = time.monotonic() + patience_s
+    while True:
+        try:
+            return do()
+        except DeviceUnreachableError:
+            if time.monotonic() > deadline_s:
+                raise
+        time.sleep(_RETRY_S)
 
 
 def _sha256_of(file: BinaryIO) -> str:

@@ -12,11 +12,9 @@ from typing import Any, Protocol
 
 import pytest
 
-from unplay.board.install import wait_for_start
 from unplay.board.link import DeviceLink
 from unplay.board.references import Reference, push
-from unplay.board.repl import open_repl
-from unplay.errors import BadInputError, DeviceUnreachableError
+from unplay.errors import BadInputError
 from unplay.hil.choosing import Choice
 from unplay.hil.takes import Take, fetch, load, record
 from unplay.virtual.device import VirtualDevice
@@ -109,18 +107,12 @@ class LiveDevice:
         self._stack.close()
 
     def restart(self) -> None:
-        """Raises BadInputError where a port cannot reset what is behind it."""
-        if self.port.startswith("tcp://"):
-            raise BadInputError(f"{self.port} cannot be restarted from here.")
+        if self.virtual is None:
+            self.link.restart()
+            return
         self.link.close()
-        if self.virtual is not None:
-            self.virtual.cut_power()
-            self.virtual.start()
-        else:
-            with open_repl(self.port) as repl:
-                repl.leave("import machine\nmachine.reset()")
-            if not wait_for_start(self.port):
-                raise DeviceUnreachableError(f"the device at {self.port} has not come back after a reset.")
+        self.virtual.cut_power()
+        self.virtual.start()
         self.link = DeviceLink(self.port)
 
     def take(self, test: str, call: int, reference: Reference | None, seconds: int) -> Take:

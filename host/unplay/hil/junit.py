@@ -45,7 +45,8 @@ def _suite(root: ElementTree.Element, validation: Validation) -> None:
 def sentence(row: Row) -> str:
     """A figure, what was measured and what was asked."""
     asked = f" (asked: {row.floor})" if row.floor else ""
-    return f"{row.figure.title}: {row.measured or row.note}{asked}"
+    said = "; ".join(text for text in (row.measured, row.note) if text)
+    return f"{row.figure.title}: {said}{asked}"
 
 
 def _element(parent: ElementTree.Element, tag: str, **attributes: object) -> ElementTree.Element:

@@ -23,6 +23,7 @@ from unplay.board.syncing import MICROPHONE, RESIDUAL
 from unplay.errors import BadInputError, DeviceUnreachableError
 from unplay.hil import markers
 from unplay.hil.floors import Floor, FloorsFile
+from unplay.hil.power_cycle import power_cycle
 from unplay.hil.takes import Take, expected_residual, fetch, record, song
 from unplay.metrics import echo_reduction_db
 from unplay.report import echo
@@ -83,6 +84,10 @@ FIGURES = {
     "upload_kb_s": Figure("upload", "kB/s", 10.0, 1),
     "download_kb_s": Figure("download", "kB/s", 10.0, 1),
     "link_errors_per_mb": Figure("repeated packets", "per MB", 5.0, -1),
+    "restart_s": Figure("restart, until it answers", "s", 2.0, -1),
+    "settings_changed": Figure("settings unlike before the restart", "", 1.0, -1),
+    "files_damaged": Figure("files unlike before the restart", "", 1.0, -1),
+    "recording_lost_s": Figure("recording lost by the restart", "s", 0.5, -1),
 }
 
 
@@ -101,7 +106,10 @@ QUICK = Plan(song_s=8, starts=5, long_s=20, link_bytes=1 << 17)
 
 @dataclass(frozen=True)
 class Row:
-    """A figure and what was asked of it. value: None where it could not be measured; note says why."""
+    """A figure and what was asked of it. value: None where it could not be measured.
+
+    note: why not, or what else is to be said.
+    """
 
     name: str
     value: float | None
@@ -198,6 +206,8 @@ def validate(
         progress(f"recording for {long_s} s", 0.5 + 0.3 * min(n_samples / (RATE_HZ * long_s), 1.0))
 
     long = _take(link, reference.name, long_s, (MICROPHONE,), tell)
+    progress("power cycle", 0.85)
+    cycle = power_cycle(link, reference.name)
     taps = echo_path(music)
     values = {
         **_storage(selftest),
@@ -208,6 +218,7 @@ def validate(
         **losses([silent, music, *starts, long]),
         **clock(long),
         **canceller(music, reference),
+        **cycle,
     }
     asked = floors.of(info["device"], info["board"])
     return Validation(
@@ -239,14 +250,16 @@ def _take(
     return take
 
 
-Values = dict[str, "float | str | None"]
-"""Figures by name; a text says why one could not be measured."""
+Value = float | str | tuple[float, str] | None
+Values = dict[str, Value]
+"""Figures by name, or with what is to be said of them; a text alone says why one could not be measured."""
 
 
-def _row(name: str, value: float | str | None, floor: Floor | None) -> Row:
+def _row(name: str, value: Value, floor: Floor | None) -> Row:
     if isinstance(value, str):
         return Row(name, None, floor, value)
-    return Row(name, None if value is None else round(float(value), 4), floor)
+    number, note = value if isinstance(value, tuple) else (value, "")
+    return Row(name, None if number is None else round(float(number), 4), floor, note)
 
 
 def _long_s(plan: Plan, free_bytes: int) -> int:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import tty
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,9 @@ ERASED = b"\xff"
 TICKS_US = (1 << 30) - 5_000_000
 """The counter at power-on: it wraps soon, as it does on a board after 18 minutes."""
 
+
+USB_GONE_S = 0.3
+"""From a reset until the computer has found the port again, or a new one."""
 
 REBOOTED = b"\r\nMPY: soft reboot\r\n"
 RAW_PROMPT = b"\x01"
@@ -163,6 +167,10 @@ class VirtualDevice:
             if self._process is not process:
                 return
             raw = self.line.raw_prompt and not self._resetting
+            if self._resetting and self._link and self.setup.line.kind == "usb":
+                self.line.unplug()  # a chip's own USB port goes with it
+                time.sleep(USB_GONE_S)
+                self.line.plug()
             self._resetting = False
             self.line.say(REBOOTED)
             self._spawn(runs_main=not raw)

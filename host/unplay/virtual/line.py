@@ -158,7 +158,6 @@ class Line:
         link: Path | None = None,
     ) -> None:
         self.model = model
-        self.baud = model.baud
         self.dropped_bytes = 0
         self.raw_prompt = False  # Ctrl-A came after Ctrl-B: programs, not people, use the prompt
         self._interrupt = interrupt
@@ -201,7 +200,7 @@ class Line:
         return str(self._link) if self._link else self._name
 
     def attach(self, process_in: int, process_out: int) -> None:
-        """Goes on with another process, as after a restart."""
+        """Goes on with another process, as after a restart, at the first rate."""
         with self._lock:
             if hasattr(self, "_peer"):
                 os.close(self._peer)
@@ -209,6 +208,7 @@ class Line:
             self._peer = fcntl.ioctl(process_in, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY)
             os.set_inheritable(self._peer, False)
             self._mark()
+            self.baud = self.model.baud
             self._up.clear()
             self.keyboard_interrupt = True
 
@@ -249,8 +249,10 @@ class Line:
         return self.keyboard_interrupt and bool(termios.tcgetattr(self._peer)[3] & termios.ISIG)
 
     def say(self, data: bytes) -> None:
-        """Bytes to the host as if the device had sent them."""
+        """Bytes to the host as if the device had sent them, after those that it has."""
         with self._lock:
+            while select.select([self._process_out], [], [], 0)[0] and (sent := _read(self._process_out)):
+                self._down.put(sent, self.baud, self._damaged)
             self._down.put(data, self.baud, self._damaged)
 
     # The thread

@@ -32,6 +32,7 @@ def serve(
     any free one), or a serial port. i2s: the class that is `machine.I2S`. on_ready: told the address when
     hosts can connect. Raises BadInputError, DeviceUnreachableError.
     """
+    begun_in = os.getcwd()
     try:
         storage.mkdir(parents=True, exist_ok=True)
         os.chdir(storage)
@@ -40,15 +41,15 @@ def serve(
             f"{storage} cannot be used for storage ({error.strerror}): name a folder."
         ) from error
     stream = _listen(address, on_ready) if address.startswith("tcp://") else _open_serial(address, on_ready)
-    _supply(i2s)
+    _supply(i2s, begun_in)
     program = files("unplay_device") / "main.py"
     runpy.run_path(str(program), {"STREAM": stream})
 
 
-def _supply(i2s: type) -> None:
+def _supply(i2s: type, begun_in: str) -> None:
     """Modules that MicroPython has, under their names. Only in a process of its own."""
     sys.modules["machine"] = _module(
-        "machine", Pin=_pin_class(), I2S=i2s, RTC=RTC, unique_id=unique_id, reset=reset
+        "machine", Pin=_pin_class(), I2S=i2s, RTC=RTC, unique_id=unique_id, reset=lambda: reset(begun_in)
     )
     sys.modules["micropython"] = _module("micropython", const=lambda value: value, viper=_same, native=_same)
     sys.modules["unplay_device.frames"] = _as_module(frames)
@@ -125,7 +126,9 @@ def unique_id() -> bytes:
     return socket.gethostname().encode()[:8]
 
 
-def reset() -> None:
+def reset(folder: str) -> None:
+    """Begin anew. folder: what paths on the command line are relative to."""
+    os.chdir(folder)
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
