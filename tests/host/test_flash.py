@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import hashlib
+import importlib.util
 import shutil
 import struct
 import threading
@@ -14,7 +16,7 @@ import pytest
 from esp32_mock_bootloader import process
 
 import unplay.board.uf2
-from unplay.board.esp import flash_esp
+from unplay.board.esp import REGION_BYTES, flash_esp
 from unplay.board.flash import flash
 from unplay.board.images import ESP_HEADER, UF2_BLOCK, read_firmware
 from unplay.board.uf2 import INFO, drives, flash_uf2
@@ -80,7 +82,9 @@ class Bars:
         self.shares: list[float] = []
         self.at_half = at_half
 
-    def __call__(self, _what: str, share: float) -> None:
+    def __call__(self, what: str, share: float) -> None:
+        if what != "writing":
+            return
         if share > 0.5 and not any(earlier > 0.5 for earlier in self.shares):
             self.at_half()
         self.shares.append(share)
@@ -92,7 +96,8 @@ def test_esp_is_written_and_verified(tmp_path: Path, chip: str, number: int):
     bars = Bars()
     with Board(chip) as board:
         done = flash(image, board.url, progress=bars)
-    assert (done.board, done.bytes) == (chip, image.stat().st_size)
+    assert done.board == chip
+    assert done.bytes == done.written_bytes == image.stat().st_size
     assert bars.shares[-1] == 1.0
     assert bars.shares == sorted(bars.shares)
 
@@ -131,8 +136,90 @@ def test_esp_revision_and_size_are_checked(tmp_path: Path):
         flash(esp_image(tmp_path / "firmware.bin", ESP32, n=5_000_000), board.url)
 
 
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Address and bytes of everything that esptool tells a board it will write, from now on."""
+    from esptool.loader import ESPLoader
+
+    noted: list[tuple[int, int]] = []
+
+    def note(name: str, address: int) -> None:
+        """address: where it stands among the arguments."""
+        plain = getattr(ESPLoader, name)
+
+        def noting(esp: ESPLoader, *arguments: int, **options: object) -> object:
+            if arguments[0] and arguments[address]:
+                noted.append((arguments[address], arguments[0]))
+            return plain(esp, *arguments, **options)
+
+        monkeypatch.setattr(ESPLoader, name, noting)
+
+    note("flash_begin", 1)
+    note("flash_defl_begin", 2)
+    return noted
+
+
+def holds(url: str, address: int, data: bytes | bytearray) -> bool:
+    """Whether that is what a board's flash has there, as a whole."""
+    from esptool.cmds import attach_flash, detect_chip, run_stub
+
+    esp = run_stub(detect_chip(url))
+    try:
+        attach_flash(esp)
+        return esp.flash_md5sum(address, len(data)) == hashlib.md5(data).hexdigest()
+    finally:
+        esp._port.close()
+
+
+def test_esp_cut_in_the_middle_goes_on(tmp_path: Path, begun: list[tuple[int, int]]):
+    """The plug is pulled at half; the same command writes only the rest, and the whole is right."""
+    image = esp_image(tmp_path / "firmware.bin", ESP32, n=700_000)
+
+    def pull() -> None:
+        raise OSError(5, "Input/output error")
+
+    with Board("esp32") as board:
+        with pytest.raises(DeviceUnreachableError, match=r"broke off .* goes on where .* BOOT button"):
+            flash(image, board.url, progress=Bars(at_half=pull))
+        assert begun == [(0x1000, image.stat().st_size)]
+        begun.clear()
+        bars = Bars()
+        done = flash(image, board.url, progress=bars)
+        # half was there, to a region's length; esptool pads to words
+        half = image.stat().st_size / 2
+        assert half - REGION_BYTES < done.written_bytes <= half + REGION_BYTES
+        assert sum(n for _, n in begun) == pytest.approx(done.written_bytes, abs=3)
+        assert bars.shares == sorted(bars.shares)
+        assert holds(board.url, 0x1000, image.read_bytes())
+        begun.clear()
+        assert flash(image, board.url).written_bytes == 0
+        assert begun == []
+
+
+def test_esp_gets_only_what_differs(tmp_path: Path, begun: list[tuple[int, int]]):
+    """Two changes: two regions, of which the one in the middle is whole, the last one short."""
+    old = esp_image(tmp_path / "old.bin", ESP32, n=300_000)
+    changed = bytearray(old.read_bytes())
+    changed[REGION_BYTES] ^= 1  # in the region from 0x10000 to 0x1ffff, as an image begins at 0x1000
+    changed[-1] ^= 1
+    (tmp_path / "new.bin").write_bytes(changed)
+    with Board("esp32") as board:
+        flash(old, board.url)
+        begun.clear()
+        would = flash(tmp_path / "new.bin", board.url, dry_run=True)
+        assert begun == []
+        done = flash(tmp_path / "new.bin", board.url)
+        assert would.written_bytes == done.written_bytes < 2 * REGION_BYTES
+        last = 0x1000 + len(changed) - (done.written_bytes - REGION_BYTES)
+        assert begun == [(0x10000, REGION_BYTES), (last, pytest.approx(0x1000 + len(changed) - last, abs=3))]
+        assert holds(board.url, 0x1000, changed)
+        begun.clear()
+        assert flash(old, board.url, erase=True).written_bytes == old.stat().st_size
+        assert begun == [(0x1000, pytest.approx(old.stat().st_size, abs=3))]
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_esp_cut_in_the_middle_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_esp_that_loses_power(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     import esptool.loader
 
     monkeypatch.setattr(esptool.loader, "WRITE_BLOCK_ATTEMPTS", 1)
@@ -142,8 +229,22 @@ def test_esp_cut_in_the_middle_and_again(tmp_path: Path, monkeypatch: pytest.Mon
         flash(image, board.url, progress=Bars(at_half=board.stop))
     del cut_off
     gc.collect()  # pyserial leaves a socket open whose other end has gone
-    with Board("esp32") as board:
-        assert flash(image, board.url).chip == "ESP32"
+
+
+def test_without_esptool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unplay_run):
+    """It says what to install before it touches a port; a Pico does not need it."""
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "esptool" else find_spec(name)
+    )
+    done = unplay_run("device", "flash", esp_image(tmp_path / "firmware.bin", ESP32), "--port", "/dev/null")
+    assert (done.code, done.err.count("\n")) == (5, 1)
+    assert "pip install 'unplay[flash]'" in done.err
+    drive = tmp_path / "RPI-RP2"
+    drive.mkdir()
+    (drive / INFO).write_text(INFO_TEXT.format("RPI-RP2"))
+    pico = uf2_image(tmp_path / "firmware.uf2", RP2040)
+    assert unplay_run("device", "flash", pico, "--drive", drive, "--dry-run").code == 0
 
 
 def test_no_board_answers(tmp_path: Path):

@@ -22,7 +22,7 @@ ROOM = Setup(talker=TalkerSetup(level_db=None), card=CardSetup(mb=16))
 
 def test_setup_does_all_of_it(new_device: Callable[..., VirtualDevice], unplay_run: Run, monkeypatch):
     """Flash (on mocks in tests/host/test_flash.py), install, examine; one JSON document with all three."""
-    flashed = Flashed("firmware.bin", "ESP32", "esp32", "a port", 1_600_000, False)
+    flashed = Flashed("firmware.bin", "ESP32", "esp32", "a port", 1_600_000, 1_600_000, False)
     monkeypatch.setattr("unplay.board.flash.flash", lambda *_, **__: flashed)
     with new_device(ROOM) as device:
         done = unplay_run("device", "setup", "firmware.bin", "--port", device.port, "--json")

@@ -18,13 +18,17 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True)
 class Flashed:
-    """What was done. place: the port or drive that the firmware went to."""
+    """What was done. place: the port or drive that the firmware went to.
+
+    bytes: of the file; written_bytes: of these, what the board did not hold yet; with dry_run, what would be.
+    """
 
     firmware: str
     chip: str
     board: str
     place: str
     bytes: int
+    written_bytes: int
     dry_run: bool
 
     def as_json(self) -> dict[str, Any]:
@@ -52,10 +56,12 @@ def flash(
         if port is None and drive is None and len(candidates()) == 1:
             port = candidates()[0]
         place = str(flash_uf2(firmware, port, dry_run=dry_run, progress=progress, drive=drive))
+        written_bytes = len(firmware.data)
     else:
         place = port or only_port()
-        flash_esp(firmware, place, erase=erase, dry_run=dry_run, progress=progress)
-    return Flashed(str(path), firmware.chip, firmware.board, place, len(firmware.data), dry_run)
+        written_bytes = flash_esp(firmware, place, erase=erase, dry_run=dry_run, progress=progress)
+    n_bytes = len(firmware.data)
+    return Flashed(str(path), firmware.chip, firmware.board, place, n_bytes, written_bytes, dry_run)
 
 
 def only_port(ports: list[str] | None = None) -> str:

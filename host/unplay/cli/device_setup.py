@@ -40,8 +40,9 @@ def flash(
 ) -> None:
     """Put MicroPython on a board: an ESP32 or ESP32-S3 over its port, a Pico through its USB drive.
 
-    File and board are compared first (chip, revision, size), and what was written is verified. Nothing is
-    downloaded; the stock MicroPython 1.29 is at https://micropython.org/download/ (ESP32_GENERIC,
+    File and board are compared first (chip, revision, size), and what was written is verified. An ESP32
+    gets only what it does not hold yet, so a write that broke off goes on there. Nothing is downloaded;
+    the stock MicroPython 1.29 is at https://micropython.org/download/ (ESP32_GENERIC,
     ESP32_GENERIC_S3, RPI_PICO or RPI_PICO2).
 
     Example: unplay device flash ESP32_GENERIC-v1.29.0.bin --port /dev/ttyUSB0
@@ -155,9 +156,12 @@ def _install(port: str | None, board: str, dry_run: bool) -> Installed:
 
 def print_flashed(done: Flashed) -> None:
     if done.dry_run:
-        print(f"{done.firmware} fits the {done.chip} at {done.place}; nothing was written")
+        would = f"{done.written_bytes} of {done.bytes} bytes would be"
+        print(f"{done.firmware} fits the {done.chip} at {done.place}; {would}, nothing was written")
         return
-    print(f"wrote MicroPython to the {done.chip} at {done.place} and verified it ({done.bytes} bytes)")
+    there = done.bytes - done.written_bytes
+    said = f"{done.bytes} bytes" + (f", of which {there} were there already" if there else "")
+    print(f"wrote MicroPython to the {done.chip} at {done.place} and verified it ({said})")
 
 
 def print_installed(done: Installed) -> None:
