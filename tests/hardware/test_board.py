@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from unplay.board import markers
 from unplay.board.references import Reference
-from unplay.hil import markers
 from unplay.hil.devices import Device
 from unplay.hil.takes import Take, expected_residual
 from unplay.hil.validation import LEARNING_S, music_part

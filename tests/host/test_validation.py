@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import scipy.fft
 
+from unplay.board import markers
 from unplay.errors import BadInputError, ValidationError
-from unplay.hil import floors, history, markers
+from unplay.hil import floors, history
 from unplay.hil.floors import Floor
 from unplay.hil.junit import junit
 from unplay.hil.rack import Rack

@@ -19,6 +19,10 @@ QUIETEST_ECHO_DB = -50.0  # below, 16 bits and the room's noise leave too little
 LOUDEST_NOISE_DB = -45.0  # a microphone alone has −70
 LEAST_HUM_DB = -65.0
 HUM_SHARE = 0.7  # of the noise's power in the mains' harmonics
+TONE_SHARE = 0.2  # of the power while nothing plays; where a loop saturates, many tones share it
+TONE_DB = 40.0  # over the median of the spectrum; the largest of 10⁴ bins of noise is 12 dB above it
+LOUD_TONE_DB = -30.0  # a supply's whine is weaker
+TONE_CHANGE_DB = 6.0  # from one half of the silence to the other: a whine stays as it is
 LATE_SHARE = 0.1
 MOST_RATE_PPM = 1000  # a crystal has 100, a divider that doesn't divide evenly a few hundred
 LEAST_DRIFT_PPM = 20  # one sample between the markers, which one shared clock never loses
@@ -60,6 +64,9 @@ SENTENCES = {
     "hum": "mains hum of {hz} Hz at {level:.0f} dBFS: another device's audio or USB ground; feed board and "
     "amplifier from one supply, shorten the microphone's wires",
     "noise": "noise of {level:.0f} dBFS while nothing plays: a loose wire, a bad supply, or a loud room",
+    "feedback": "a tone of {hz:.0f} Hz {how}: what the microphone hears comes out of the loudspeaker again; "
+    "switch off the sound card's or mixer's monitoring of the microphone, keep the amplifier's DIN off the "
+    "microphone's SD wire",
     "amplifier-silent": "the microphone hears the room, but not the loudspeaker: check the amplifier's "
     "DIN, BCLK, LRC and VIN, the loudspeaker, and volume_q15",
     "too-quiet": "the loudspeaker arrives with {level:.0f} dBFS: raise volume_q15, or set microphone_shift "
@@ -92,12 +99,16 @@ def diagnose(
     clipped = session["clipped_samples"]
     if clipped > SHIFTED_SHARE * len(x) and microphone.min() >= -1:
         return [finding("shifted")]
+    quiet = _quiet(x - x.mean(), session)
+    howl = _feedback(quiet)
+    if howl is not None:
+        return [howl]
     found = []
     if clipped:
         found.append(finding("clipping", count=clipped))
     elif abs(x.mean()) > LOUDEST_DC:
         found.append(finding("dc", level=100 * abs(x.mean())))
-    found += _heard(x - x.mean(), session)
+    found += _noise(quiet) + _heard(x - x.mean(), session)
     found += _timing(session, len(x) // block)
     return found
 
@@ -117,18 +128,49 @@ def _dead(microphone: NDArray[np.int16], slot: str, other_slot_lives: bool) -> F
     return finding("microphone-stuck", value=value) if value else finding("microphone-silent")
 
 
-def _heard(x: NDArray[np.float64], session: dict[str, Any]) -> list[Finding]:
-    """The loudspeaker's level, and what is there without it."""
+def _quiet(x: NDArray[np.float64], session: dict[str, Any]) -> NDArray[np.float64]:
+    """The samples in which nothing plays, between marker and reference; without a marker, the first."""
     offset = session["start_offset_samples"]
     if offset is None:
-        return [*_noise(x[: 2 * RATE_HZ]), finding("amplifier-silent")]
+        return x[: 2 * RATE_HZ]
+    after = offset + marker.PERIODS * marker.PERIOD + RING_OUT_SAMPLES
+    return x[after : session["reference_delay_samples"]]
+
+
+def _feedback(quiet: NDArray[np.float64]) -> Finding | None:
+    """A loop from microphone to loudspeaker: one narrow tone that grows, rings on, or is loud."""
+    power = np.abs(np.fft.rfft(quiet * np.hanning(len(quiet)))) ** 2
+    peak = int(np.argmax(power))
+    tone = slice(max(peak - 2, 0), peak + 3)
+    hz = peak * RATE_HZ / len(quiet)
+    is_tone = power[tone].sum() > TONE_SHARE * power.sum() > 0 and power[peak] > 10 ** (
+        TONE_DB / 10
+    ) * np.median(power)
+    if not is_tone or any(_near_harmonic(hz, mains) for mains in MAINS_HZ):
+        return None
+    before, after = (_db(half) for half in np.array_split(quiet, 2))
+    if max(before, after) > LOUD_TONE_DB:
+        return finding(
+            "feedback", hz=hz, how=f"is there with {max(before, after):.0f} dBFS while nothing plays"
+        )
+    if abs(after - before) > TONE_CHANGE_DB:
+        return finding("feedback", hz=hz, how="grows while nothing plays" if after > before else "rings on")
+    return None
+
+
+def _near_harmonic(hz: float, mains_hz: int) -> bool:
+    """Whether a frequency may be one of the mains' harmonics that are looked at."""
+    number = round(hz / mains_hz)
+    return number <= HARMONICS and abs(hz - number * mains_hz) < 3
+
+
+def _heard(x: NDArray[np.float64], session: dict[str, Any]) -> list[Finding]:
+    """The loudspeaker's level."""
+    if session["start_offset_samples"] is None:
+        return [finding("amplifier-silent")]
     begin = session["reference_delay_samples"]
-    quiet = x[offset + marker.PERIODS * marker.PERIOD + RING_OUT_SAMPLES : begin]
-    found = _noise(quiet)
     level = _db(x[begin : begin + session["reference_played_samples"]])
-    if level < QUIETEST_ECHO_DB:
-        found.append(finding("too-quiet", level=level))
-    return found
+    return [finding("too-quiet", level=level)] if level < QUIETEST_ECHO_DB else []
 
 
 def _noise(quiet: NDArray[np.float64]) -> list[Finding]:

@@ -79,8 +79,8 @@ def require_esptool() -> None:
     """Raises DeviceUnreachableError with the next step where it is not installed."""
     if importlib.util.find_spec("esptool") is None:
         raise DeviceUnreachableError(
-            "an ESP32 is flashed with esptool, which is not installed (it is under the GPL, so unplay does not "
-            "bring it unasked): pip install 'unplay[flash]', then repeat the command"
+            "an ESP32 is flashed with esptool, which is not installed (being under the GPL, it does "
+            "not come with unplay): pip install 'unplay[flash]', then repeat the command"
         )
 
 

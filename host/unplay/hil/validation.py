@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unplay.board import markers
 from unplay.board.link import DeviceLink
 from unplay.board.references import RATE_HZ, Reference, push
 from unplay.board.syncing import MICROPHONE, RESIDUAL
 from unplay.errors import BadInputError, DeviceUnreachableError
-from unplay.hil import markers
 from unplay.hil.floors import Floor, FloorsFile
 from unplay.hil.power_cycle import power_cycle
 from unplay.hil.takes import Take, expected_residual, fetch, record, song

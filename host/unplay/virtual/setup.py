@@ -177,6 +177,7 @@ def make_room(setup: Setup) -> Room:
         echo_path = room_response(rng, RATE_HZ, room.reverberation_s) * 10 ** (room.echo_db / 20)
     if setup.fault.amplifier == "silent":
         echo_path = np.zeros(1)
+    loudest = float(np.max(np.abs(echo_path)))
     speech = _speech(setup, rng)
     start = round(setup.talker.start_s * RATE_HZ)
 
@@ -196,6 +197,7 @@ def make_room(setup: Setup) -> Room:
         player_ppm=setup.fault.player_ppm,
         most_random_offset=0 if isinstance(offset, int) else MOST_RANDOM_OFFSET,
         seed=setup.seed,
+        feedback=setup.fault.feedback / loudest if loudest else 0.0,
         curve=curve if room.drive else None,
     )
 

@@ -21,7 +21,8 @@ class FaultSetup:
 
     slot: which one it answers in. dc: added, of full scale. hum_db: of mains hum of hum_hz, of full scale;
     absent: none. amplifier: "", or "silent". rate: of the I2S clock, of what it should be. player_ppm: by how
-    much the player's clock is faster than the recorder's.
+    much the player's clock is faster than the recorder's. feedback: what the microphone hears comes out of
+    the loudspeaker again and reaches the microphone so many times as loud, by the direct sound.
     """
 
     microphone: str = ""
@@ -32,6 +33,7 @@ class FaultSetup:
     amplifier: str = ""
     rate: float = 1.0
     player_ppm: float = 0.0
+    feedback: float = 0.0
 
 
 def make_wiring(fault: FaultSetup) -> Callable[[Frames, int], Frames]:
