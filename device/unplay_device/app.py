@@ -43,6 +43,8 @@ class App:
         self.led = machine.Pin(board.LED, machine.Pin.OUT)
         self.was_pressed = False
         self.trouble_ms = None
+        if self.recorder.lacks_canceller():
+            self.say("no memory for the canceller: set a shorter tail_ms or block")
         self.store = self._open_store()
 
     def _new_recorder(self):
@@ -179,6 +181,8 @@ class App:
             self.recorder = self._new_recorder()
         except MemoryError:
             machine.reset()
+        if self.recorder.lacks_canceller():
+            machine.reset()
 
     def set_time(self, unix_s):
         """Set the clock that names sessions; UTC."""
@@ -206,6 +210,7 @@ class App:
         result = self.recorder.listen(SELFTEST_BLOCKS)
         result["storage"] = self._need_store().check()
         result["free_ram_bytes"] = free_ram_bytes()
+        result["lacks_canceller"] = self.recorder.lacks_canceller()
         return result
 
     # The main loop

@@ -4,6 +4,8 @@ Storage and canceller work between two blocks. When that took too long the cance
 the application has caught up: a late block costs the canceller, never the recording.
 """
 
+import gc
+
 from unplay_device import frames
 from unplay_device.canceller import kernels, new_canceller
 from unplay_device.pace import Pace
@@ -28,6 +30,9 @@ AROUND_SECONDS = 4
 UNKNOWN = -(1 << 40)
 """Position of what is heard before the marker has told: silence for long."""
 
+RESERVE_BYTES = 12288
+"""What open files and the link need beside the recorder."""
+
 HALF_PERIOD = marker.PERIOD // 2
 
 IDLE, MARKER, RECORDING, CLOSING = "idle", "marker", "recording", "closing"
@@ -44,11 +49,24 @@ class Recorder:
         self.audio, self.settings = audio, settings
         self.cancelling = {entry[0]: settings[entry[0]] for entry in CANCELLER}
         self.rate_hz, self.n = settings["rate_hz"], settings["block"]
-        self.canceller = new_canceller(self.cancelling) if settings["cancel"] else None
         self.listener = marker.Listener(kernels)
         self.microphone, self.played, self.left, self.silence = (kernels.samples(self.n) for _ in range(4))
+        self.canceller = self._new_canceller() if settings["cancel"] else None
         self.session, self.files = None, []
         self.state = IDLE
+
+    def _new_canceller(self):
+        """None where it leaves too little memory for all else: recordings can be cleaned later."""
+        try:
+            canceller = new_canceller(self.cancelling)
+            _ = [bytearray(RESERVE_BYTES // 3) for _ in range(3)]
+            return canceller
+        except MemoryError:
+            gc.collect()
+            return None
+
+    def lacks_canceller(self):
+        return self.canceller is None and self.settings["cancel"] == 1
 
     def begin(self, store, reference, seconds, facts):
         """Open everything; throw the microphone's beginning away. Records from the next `step` on.
@@ -257,7 +275,7 @@ class Recorder:
         self.state = IDLE
         self.audio.stop()
         if self.session is not None:
-            self.session.close()
+            self.session.abandon()
         self._close_references()
 
     def status(self):

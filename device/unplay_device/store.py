@@ -215,6 +215,15 @@ class Session:
         if self.residual is not None:
             self.residual.close()
 
+    def abandon(self):
+        """Close what can be closed; a card that has failed fails here once more."""
+        for file in (self.microphone, self.residual):
+            try:
+                if file is not None:
+                    file.close()
+            except OSError:
+                pass
+
     def finish(self, ended):
         """Close the files; the sidecar says how it ended."""
         self.close()

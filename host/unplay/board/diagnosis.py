@@ -21,9 +21,10 @@ LEAST_HUM_DB = -65.0
 HUM_SHARE = 0.7  # of the noise's power in the mains' harmonics
 TONE_SHARE = 0.2  # of the power while nothing plays; where a loop saturates, many tones share it
 TONE_DB = 40.0  # over the median of the spectrum; the largest of 10⁴ bins of noise is 12 dB above it
-LOUD_TONE_DB = -30.0  # a supply's whine is weaker
+LOUD_TONE_DB = LOUDEST_NOISE_DB  # a supply's whine is weaker
 TONE_CHANGE_DB = 6.0  # from one half of the silence to the other: a whine stays as it is
 LATE_SHARE = 0.1
+FULL_LOAD_PERCENT = 95  # below, a late block is the card's doing
 MOST_RATE_PPM = 1000  # a crystal has 100, a divider that doesn't divide evenly a few hundred
 LEAST_DRIFT_PPM = 20  # one sample between the markers, which one shared clock never loses
 MOST_DRIFT_PPM = 2000  # beyond, samples were lost
@@ -47,9 +48,16 @@ SENTENCES = {
     "no-card": "there is no card, or none that can be read: check its wires (CLK, MOSI, MISO, CS, 3V3, GND) "
     "and that it is FAT32",
     "card-damaged": "the card does not read back what was written: change it",
+    "card-errors": "the card gives errors when it is written ({reason}): push it in firmly, shorten its "
+    "wires, format it as FAT32; if that does not help, change it",
+    "card-full": "the card has no room for a recording of a few seconds: `unplay sync --remove` fetches what "
+    "it holds and makes room",
     "card-slow": "the card pauses for {ms} ms, longer than sound can wait: erase and format it, or take a "
     "high-endurance one",
-    "memory": "only {bytes} bytes of RAM are left: set a shorter tail_ms or block",
+    "memory": "memory runs out (RAM left: {bytes} bytes, maybe in small pieces): `unplay device config "
+    "tail_ms=64`, or block=512",
+    "no-canceller": "there is no memory for the canceller, so the device records without it: `unplay device "
+    "config tail_ms=64`, or block=512",
     "microphone-silent": "the microphone gives only zeros, in both slots: check its SD wire, VDD (3V3), "
     "GND, SCK and WS",
     "microphone-stuck": "the microphone's line never changes (value {value}): its SD wire touches 3V3, or is "
@@ -76,7 +84,10 @@ SENTENCES = {
     "set up wrongly; update the firmware, check the board's frequency and rate_hz",
     "two-clocks": "the recording's clock is {ppm:+.0f} ppm off the player's: one board must drive the clocks "
     "of both microphone and amplifier",
-    "late": "{count} of {blocks} blocks came too late for the canceller: set a shorter tail_ms",
+    "late": "the processor is too slow for these settings (load {load} %, {count} of {blocks} blocks late): "
+    "`unplay device config tail_ms=64`",
+    "card-pauses": "{count} of {blocks} blocks came too late for the canceller, at a load of only {load} %: "
+    "the card pauses; erase and format it, or take a high-endurance one",
 }
 
 
@@ -108,9 +119,10 @@ def diagnose(
         found.append(finding("clipping", count=clipped))
     elif abs(x.mean()) > LOUDEST_DC:
         found.append(finding("dc", level=100 * abs(x.mean())))
-    found += _noise(quiet) + _heard(x - x.mean(), session)
-    found += _timing(session, len(x) // block)
-    return found
+    timing = _timing(session, len(x) // block)
+    if not any(entry.code in ("slip", "late") for entry in timing):  # else nobody knows where silence is
+        found += _noise(quiet)
+    return found + _heard(x - x.mean(), session) + timing
 
 
 def is_dead(microphone: NDArray[np.int16]) -> bool:
@@ -193,16 +205,20 @@ def _hum_share(quiet: NDArray[np.float64], hz: int) -> float:
 
 def _timing(session: dict[str, Any], n_blocks: int) -> list[Finding]:
     rate_ppm = session.get("rate_ppm", 0)
-    if abs(rate_ppm) > MOST_RATE_PPM:
+    if abs(rate_ppm) > MOST_RATE_PPM and not session.get("slip_samples"):
         return [finding("wrong-rate", hz=RATE_HZ * (1 + 1e-6 * rate_ppm), wanted=RATE_HZ)]
+    late, load = session["late_blocks"], session.get("load_percent", 0)  # older devices do not say
+    lost = abs(session.get("slip_samples") or 0) or session.get("dropped_frames", 0)
+    comes_late = late > LATE_SHARE * n_blocks
+    delayed = {"count": late, "blocks": n_blocks, "load": load}
+    if load >= FULL_LOAD_PERCENT and (comes_late or lost):
+        return [finding("late", **delayed)]
     drift_ppm = _drift_ppm(session)
     if not session["slips"] and LEAST_DRIFT_PPM <= abs(drift_ppm) <= MOST_DRIFT_PPM:
         return [finding("two-clocks", ppm=drift_ppm)]
-    lost = abs(session.get("slip_samples") or 0) or session.get("dropped_frames", 0)
     if session["slips"] or lost:
         return [finding("slip", count=lost or "some")]
-    late = session["late_blocks"]
-    return [finding("late", count=late, blocks=n_blocks)] if late > LATE_SHARE * n_blocks else []
+    return [finding("card-pauses", **delayed)] if comes_late else []
 
 
 def _drift_ppm(session: dict[str, Any]) -> float:

@@ -246,6 +246,10 @@ class VirtualDevice:
                 "bytes": FLASH_BYTES,
                 "block_us": 0,
                 "stalls": [],
+                "pause_us": 0,
+                "pause_bytes": FLASH_BYTES,
+                "fails_bytes": None,
+                "keeps_bytes": None,
                 "journal": self._on_write is not None and card is None,
             },
             "card": card
@@ -253,6 +257,10 @@ class VirtualDevice:
                 "bytes": card.mb << 20,
                 "block_us": round(1000 * card.block_ms),
                 "stalls": [[round(1e6 * at_s), round(1e3 * ms)] for at_s, ms in card.stalls],
+                "pause_us": round(1000 * card.pause_ms),
+                "pause_bytes": round(1024 * card.pause_kb),
+                "fails_bytes": None if card.fails_kb is None else round(1024 * card.fails_kb),
+                "keeps_bytes": None if card.keeps_kb is None else round(1024 * card.keeps_kb),
                 "journal": self._on_write is not None,
             },
         }

@@ -65,6 +65,10 @@ class CardSetup:
     mb: int = 64
     block_ms: float = 0.2
     stalls: list[list[float]] = field(default_factory=list)
+    pause_ms: float = 0.0
+    pause_kb: float = 64.0
+    fails_kb: float | None = None
+    keeps_kb: float | None = None
 
 
 @dataclass(frozen=True)

@@ -117,15 +117,22 @@ class Clock:
 
 
 class Blocks:
-    """A block device in a file of the host's. costs: µs a block, stalls [[after µs of I2S, for µs], …], and
-    whether the host is told of every write before it happens, so that it can cut the power there."""
+    """A block device in a file of the host's.
+
+    costs: µs a block; stalls [[after µs of I2S, for µs], …]; pauses, after every so many bytes written for so
+    many µs; the bytes after which every write fails, and those beyond which none is kept, or None; whether
+    the host is told of every write before it happens, so that it can cut the power there.
+    """
 
     def __init__(self, file, block_bytes, size_bytes, world, costs):
         self.file, self.block_bytes, self.world = file, block_bytes, world
         self.n_blocks = size_bytes // block_bytes
         self.block_us = costs["block_us"]
         self.stalls = costs["stalls"]
+        self.pause_us, self.pause_bytes = costs["pause_us"], costs["pause_bytes"]
+        self.fails_bytes, self.keeps_bytes = costs["fails_bytes"], costs["keeps_bytes"]
         self.journal = costs["journal"]
+        self.written = 0
 
     def readblocks(self, number, buffer, offset=0):
         self.file.seek(number * self.block_bytes + offset)
@@ -134,16 +141,22 @@ class Blocks:
             memoryview(buffer)[done:] = bytes(len(buffer) - done)
 
     def writeblocks(self, number, buffer, offset=0):
-        world = self.world
+        world, position = self.world, number * self.block_bytes + offset
+        before, self.written = self.written, self.written + len(buffer)
+        if self.fails_bytes is not None and self.written > self.fails_bytes:
+            raise OSError(EIO)
+        if self.pause_us and self.written // self.pause_bytes > before // self.pause_bytes:
+            world.spend(self.pause_us)
         if world.streams:
             world.spend(self.block_us * (1 + (len(buffer) - 1) // self.block_bytes))
             if self.stalls and world.now - world.opened_us >= self.stalls[0][0]:
                 world.spend(self.stalls.pop(0)[1])
         if self.journal:
             data = struct.pack("<I", len(buffer)) + bytes(buffer)
-            world.ask(b"J", number * self.block_bytes + offset, data)
-        self.file.seek(number * self.block_bytes + offset)
-        self.file.write(buffer)
+            world.ask(b"J", position, data)
+        if self.keeps_bytes is None or position < self.keeps_bytes:
+            self.file.seek(position)
+            self.file.write(buffer)
 
     def ioctl(self, operation, argument):
         if operation == 4:
