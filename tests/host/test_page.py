@@ -18,7 +18,12 @@ import soundfile
 
 from unplay import comparing
 from unplay.batch import run as batch
+from unplay.hil import floors as floors_files
+from unplay.hil.floors import Floor
+from unplay.hil.history import Trend
+from unplay.hil.validation import FIGURES, Plan, Row, Validation
 from unplay.report import echo, pictures
+from unplay.report.validation_page import validation_page
 from unplay.virtual.scene import Scene, make_scene
 
 if TYPE_CHECKING:
@@ -257,7 +262,7 @@ def serious_violations(browser: Chrome, page: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def pages(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Of clean, compare and batch."""
+    """Of clean, compare, batch and validate."""
     folder = tmp_path_factory.mktemp("pages")
     reference, recording, compared = (folder / name for name in ("song.wav", "take.wav", "compare.html"))
     soundfile.write(reference, scene.reference, scene.sample_rate_hz)
@@ -269,7 +274,42 @@ def pages(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     manifest = folder / "takes.csv"
     manifest.write_text("reference,recording,room\nsong.wav,take.wav,hall\na.wav,b.wav,\n")
     done = batch.run(manifest, settings=batch.Settings("fir", report=True))
-    return [done.folder / "take" / "report.html", compared, done.page]
+    validated = folder / "validated.html"
+    validated.write_text(page_of_devices(scene), "utf-8")
+    return [done.folder / "take" / "report.html", compared, done.page, validated]
+
+
+def page_of_devices(scene: Scene) -> str:
+    """One that is well, one below all its floors and worse than it was, one that could not be reached."""
+    floors = floors_files.read(floors_files.SHIPPED, FIGURES).default
+    done = []
+    for device, ill in (("kitchen", False), ("a-device-with-a-long-name-in-the-cellar", True)):
+        rows = [
+            Row(
+                name,
+                3.0,
+                Floor(least=4.0) if ill else floors.get(name),
+                "volume_q15 was 16000" if ill else "",
+            )
+            for name in FIGURES
+        ]
+        run = Validation(
+            device=device,
+            board="esp32",
+            port="/dev/ttyUSB0",
+            unplay="0.1.0",
+            firmware="MicroPython 1.29.0",
+            started="2026-11-27T10:00:00+00:00",
+            took_s=1200.0,
+            plan=Plan(),
+            rows=rows,
+            start_offsets_samples=[5700] * 20,
+            long_s=600.0,
+            taps=scene.echo_path[:2047],
+        )
+        trends = {name: Trend(name, [1.0, None, 2.0, 3.0], 1.0 if ill else None) for name in FIGURES}
+        done.append((run, trends))
+    return validation_page(done, {"/dev/ttyUSB7": "nothing answers at /dev/ttyUSB7"})
 
 
 def test_nobody_is_kept_out(browser: Chrome, pages: list[Path]) -> None:
