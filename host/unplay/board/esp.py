@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unplay.board.images import ESP_BOARDS, Firmware, where_from
+from unplay.board.ports import require_serial
 from unplay.errors import BadInputError, DeviceUnreachableError
 
 if TYPE_CHECKING:
@@ -108,6 +109,8 @@ def _connected(port: str) -> Iterator[ESPLoader]:
     from esptool.cmds import detect_chip
     from esptool.util import FatalError
 
+    if "://" not in port:
+        require_serial(port)  # says why not, which esptool does not
     try:
         esp = detect_chip(port, connect_attempts=3)
     except (FatalError, OSError) as error:

@@ -57,6 +57,10 @@ def flash(
             port = candidates()[0]
         place = str(flash_uf2(firmware, port, dry_run=dry_run, progress=progress, drive=drive))
         written_bytes = len(firmware.data)
+    elif drive is not None:
+        raise BadInputError(
+            f"--drive is for a Pico (.uf2); {path} is for an {firmware.chip}, which has a port"
+        )
     else:
         place = port or only_port()
         written_bytes = flash_esp(firmware, place, erase=erase, dry_run=dry_run, progress=progress)

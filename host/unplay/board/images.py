@@ -12,11 +12,12 @@ from pathlib import Path
 from unplay.errors import BadInputError
 
 RECOMMENDED = "1.29"
+DOWNLOADS = "https://micropython.org/download/"
 SOURCES = {
-    "esp32": "https://micropython.org/download/ESP32_GENERIC/",
-    "esp32s3": "https://micropython.org/download/ESP32_GENERIC_S3/",
-    "pico": "https://micropython.org/download/RPI_PICO/",
-    "pico2": "https://micropython.org/download/RPI_PICO2/",
+    "esp32": f"{DOWNLOADS}ESP32_GENERIC/",
+    "esp32s3": f"{DOWNLOADS}ESP32_GENERIC_S3/",
+    "pico": f"{DOWNLOADS}RPI_PICO/",
+    "pico2": f"{DOWNLOADS}RPI_PICO2/",
 }
 
 ESP_MAGIC = 0xE9
@@ -65,8 +66,10 @@ def read_firmware(path: Path) -> Firmware:
     """A firmware file, checked as far as it can be without a board. Raises BadInputError."""
     try:
         data = path.read_bytes()
+    except IsADirectoryError as error:
+        raise BadInputError(f"{path} is a folder: name the firmware file. {where_from()}") from error
     except OSError as error:
-        raise BadInputError(f"{path} cannot be read ({error}). {where_from()}") from error
+        raise BadInputError(f"{path} cannot be read ({error.strerror}). {where_from()}") from error
     if data[:4] == struct.pack("<I", UF2_MAGIC[0]):
         return _uf2(path, data)
     if data[:1] == bytes([ESP_MAGIC]) and len(data) > ESP_HEADER.size:
@@ -78,8 +81,10 @@ def read_firmware(path: Path) -> Firmware:
 
 def where_from(board: str = "") -> str:
     """A sentence: where the firmware is to be had."""
-    places = SOURCES[board] if board else " or ".join(SOURCES.values())
-    return f"The stock MicroPython {RECOMMENDED} is at {places}"
+    if board:
+        return f"The stock MicroPython {RECOMMENDED} is at {SOURCES[board]}"
+    names = ", ".join(place.rstrip("/").rpartition("/")[2] for place in SOURCES.values())
+    return f"The stock MicroPython {RECOMMENDED} is at {DOWNLOADS} ({names})"
 
 
 def _esp(path: Path, data: bytes) -> Firmware:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import select
 import socket
 import time
@@ -129,6 +130,11 @@ def open_port(name: str, baud: int = DEFAULT_BAUD) -> Port:
     return TcpPort(name) if name.startswith("tcp://") else SerialPort(name, baud)
 
 
+def require_serial(name: str) -> None:
+    """Raises PortError with the reason where a serial port cannot be opened now."""
+    SerialPort(name).close()
+
+
 def candidates() -> list[str]:
     """Names of the serial ports that may have a device: those on USB."""
     return sorted(port.device for port in list_ports.comports() if port.vid is not None)
@@ -147,4 +153,6 @@ def _why_closed(name: str, error: Exception) -> str:
         return f"you may not open {name}; add yourself to its group (often dialout) and log in again"
     if number in (errno.EBUSY, errno.EAGAIN):
         return f"another program has {name} open; close it (a serial monitor, Thonny, mpremote?)"
+    if number == errno.EISDIR or os.strerror(errno.ENOTTY) in str(error):
+        return f"{name} is no serial port; `unplay device list` shows those there are"
     return f"{name} cannot be opened ({error})"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from unplay.board.faults import NoAnswerError, PortError
+from unplay.board.ports import require_serial
 
 if TYPE_CHECKING:
     from mpremote.transport_serial import SerialTransport
@@ -98,7 +99,11 @@ def _open(port: str, tries: int = _TRIES) -> SerialTransport:
     from mpremote.transport_serial import SerialTransport
 
     try:
+        require_serial(port)  # says why not, which mpremote does not
         return SerialTransport(port, timeout=_READ_S)
+    except PortError:
+        if tries == 1:
+            raise
     except (OSError, TransportError) as error:
         if tries == 1:
             raise PortError(f"{port} cannot be opened ({error}); does another program hold it?") from error

@@ -48,13 +48,14 @@ def validate(
     from unplay.sessions import default_library
 
     asked = floors_files.read(floors or floors_files.SHIPPED, FIGURES)
-    require_folders(junit, report)
+    library = library or default_library()
+    require_folders(library, junit, report)
     with printing.progress() as progress:
         rack = validate_all(
             list(dict.fromkeys(ports or all_ports())),
             asked,
             QUICK if quick else Plan(),
-            library or default_library(),
+            library,
             progress,
         )
     if junit:

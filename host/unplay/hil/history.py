@@ -42,8 +42,14 @@ def save(validation: Validation, library: Path) -> Path:
     return path
 
 
-def require_folders(*paths: Path | None) -> None:
-    """Raises BadInputError where a file could not be written when all has been measured."""
+def require_folders(library: Path, *paths: Path | None) -> None:
+    """Raises BadInputError where the library or a file could not be written when all has been measured."""
+    try:
+        (library / VALIDATIONS).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInputError(
+            f"{library} cannot be the library ({error.strerror}): name a folder with --library."
+        ) from error
     for path in paths:
         if path is not None and (path.is_dir() or not path.parent.is_dir()):
             raise BadInputError(f"{path} cannot be written: name a file in a folder that is there.")

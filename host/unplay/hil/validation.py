@@ -259,7 +259,7 @@ def _row(name: str, value: Value, floor: Floor | None) -> Row:
     if isinstance(value, str):
         return Row(name, None, floor, value)
     number, note = value if isinstance(value, tuple) else (value, "")
-    return Row(name, None if number is None else round(float(number), 4), floor, note)
+    return Row(name, None if number is None else round(float(number), 4) + 0.0, floor, note)  # no −0
 
 
 def _long_s(plan: Plan, free_bytes: int) -> int:

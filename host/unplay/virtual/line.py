@@ -251,7 +251,7 @@ class Line:
     def say(self, data: bytes) -> None:
         """Bytes to the host as if the device had sent them, after those that it has."""
         with self._lock:
-            while select.select([self._process_out], [], [], 0)[0] and (sent := _read(self._process_out)):
+            while sent := _read(self._process_out):
                 self._down.put(sent, self.baud, self._damaged)
             self._down.put(data, self.baud, self._damaged)
 
@@ -335,7 +335,10 @@ class Line:
 
 
 def _read(descriptor: int) -> bytes:
+    """What there is; nothing where it has been read since somebody saw it."""
     try:
+        if not select.select([descriptor], [], [], 0)[0]:
+            return b""
         return os.read(descriptor, _READ_AHEAD_BYTES)
     except OSError as error:
         if error.errno != errno.EIO:
