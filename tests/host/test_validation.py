@@ -108,6 +108,28 @@ def test_outputs_are_checked_before_anything_is_measured(unplay_run: Callable, t
     assert "name a file in a folder" in done.err
 
 
+def test_a_lab_gets_the_floors_and_changes_them(unplay_run: Callable, tmp_path: Path):
+    """What is printed is a file of floors; one line changed in it is what is asked."""
+    printed = unplay_run("validate", "--print-floors").out
+    path = tmp_path / "lab.toml"
+    path.write_text(
+        printed.replace("echo_reduction_db = { least = 10 }", "echo_reduction_db = { least = 30 }")
+    )
+    asked = floors.read(path, FIGURES).of("kitchen", "esp32")
+    assert asked.pop("echo_reduction_db") == Floor(least=30)
+    shipped = floors.read(floors.SHIPPED, FIGURES).of("kitchen", "esp32")
+    assert asked == {name: floor for name, floor in shipped.items() if name != "echo_reduction_db"}
+
+
+def test_a_library_that_is_a_file(unplay_run: Callable, tmp_path: Path):
+    """It is said before anything is measured."""
+    library = tmp_path / "library"
+    library.write_text("")
+    done = unplay_run("validate", "--port", "/dev/no-such-port", "--library", library)
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "name a folder with --library" in done.err
+
+
 def test_a_device_comes_before_its_board_before_all(tmp_path: Path):
     path = tmp_path / "floors.toml"
     path.write_text(
@@ -177,8 +199,14 @@ def test_a_drift_is_measured(ppm: float):
 
 
 def test_a_sparkline_of_what_is_known():
-    assert sparkline([1.0]) == sparkline([None, 1.0]) == ""
-    assert sparkline([1.0, None, 3.0]) == "M2.0,22.0 118.0,2.0"
+    assert sparkline([1.0], 1.0) == sparkline([None, 1.0], 1.0) == ""
+    assert sparkline([1.0, None, 3.0], 2.0) == sparkline([1.0, None, 3.0], 0.0) == "M2.0,22.0 118.0,2.0"
+
+
+def test_a_sparkline_of_little_change_is_level():
+    """Two of a step of twenty: a tenth of the height."""
+    assert sparkline([1.0, 3.0], 20.0) == "M2.0,13.0 118.0,11.0"
+    assert sparkline([1.0, 1.0], 0.0) == "M2.0,12.0 118.0,12.0"
 
 
 def test_rows_that_nobody_asked_about_pass():

@@ -26,6 +26,9 @@ def validate(
     ] = None,
     junit: Annotated[Path | None, typer.Option(metavar="FILE.xml", help="Write JUnit XML.")] = None,
     report: Annotated[Path | None, typer.Option(metavar="PAGE.html", help="Write a page.")] = None,
+    print_floors: Annotated[
+        bool, typer.Option("--print-floors", help="Print the floors' file, to be changed, and end.")
+    ] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Two minutes instead of twenty.")] = False,
     library: Annotated[
         Path | None,
@@ -48,6 +51,9 @@ def validate(
     from unplay.sessions import default_library
 
     asked = floors_files.read(floors or floors_files.SHIPPED, FIGURES)
+    if print_floors:
+        print((floors or floors_files.SHIPPED).read_text("utf-8"), end="")
+        return
     library = library or default_library()
     require_folders(library, junit, report)
     with printing.progress() as progress:

@@ -54,7 +54,7 @@ def _verdict(done: Sequence[Validation], unreachable: Mapping[str, str]) -> str:
 
 def _device(validation: Validation, trends: Mapping[str, Trend]) -> dict[str, Any]:
     lines = [
-        Line(row, trends[row.name], sparkline(trends[row.name].values))
+        Line(row, trends[row.name], sparkline(trends[row.name].values, row.figure.step))
         for row in sorted(validation.rows, key=lambda row: (row.passed, trends[row.name].worse is None))
     ]
     known = len(validation.taps) and validation.taps.any()
@@ -68,13 +68,16 @@ def _device(validation: Validation, trends: Mapping[str, Trend]) -> dict[str, An
     }
 
 
-def sparkline(values: Sequence[float | None]) -> str:
-    """A path through the values that there are, in a box of SPARK_WIDTH by SPARK_HEIGHT."""
+def sparkline(values: Sequence[float | None], step: float) -> str:
+    """A path through the values that there are, in a box of SPARK_WIDTH by SPARK_HEIGHT.
+
+    The box is at least a step high, so that what changes by less looks level.
+    """
     points = [(k, value) for k, value in enumerate(values) if value is not None]
     if len(points) < 2:
         return ""
     low, high = min(value for _, value in points), max(value for _, value in points)
-    last, span = len(values) - 1, (high - low) or 1.0
+    last, span, middle = len(values) - 1, max(high - low, step) or 1.0, (low + high) / 2
     x = [2 + (SPARK_WIDTH - 4) * k / last for k, _ in points]
-    y = [2 + (SPARK_HEIGHT - 4) * (high - value) / span for _, value in points]
+    y = [SPARK_HEIGHT / 2 + (SPARK_HEIGHT - 4) * (middle - value) / span for _, value in points]
     return pictures.path(x, y)
