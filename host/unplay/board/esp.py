@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from esptool.loader import ESPLoader
 
 FAST_BAUD = 460_800
+ESPTOOL_URLS = ("socket://", "rfc2217://")
+"""Ports that are elsewhere, as pyserial names them."""
+
 REGION_BYTES = 64 << 10
 """What is compared at a time: a block that flash chips erase at once."""
 
@@ -58,7 +61,7 @@ def flash_esp(firmware: Firmware, port: str, *, erase: bool, dry_run: bool, prog
     with _esptool(bar), _connected(port) as rom:
         _require_chip(firmware, rom)
         esp = run_stub(rom)
-        if esp.IS_STUB and "://" not in port:
+        if esp.IS_STUB and not port.startswith(ESPTOOL_URLS):
             esp.change_baud(FAST_BAUD)
         attach_flash(esp)
         _require_room(firmware, esp)
@@ -109,11 +112,11 @@ def _connected(port: str) -> Iterator[ESPLoader]:
     from esptool.cmds import detect_chip
     from esptool.util import FatalError
 
-    if "://" not in port:
+    if not port.startswith(ESPTOOL_URLS):
         require_serial(port)  # says why not, which esptool does not
     try:
         esp = detect_chip(port, connect_attempts=3)
-    except (FatalError, OSError) as error:
+    except (FatalError, OSError, ValueError) as error:  # ValueError: of a URL
         raise DeviceUnreachableError(
             f"no ESP32 in its bootloader answers at {port} ({_first_line(error)}): {BY_HAND}"
         ) from error

@@ -74,13 +74,13 @@ class SerialPort:
                 if data or time.monotonic() >= deadline_s:
                     return data + self._serial.read(self._serial.in_waiting)
         except (OSError, TypeError) as error:  # pyserial raises TypeError when closed while it reads
-            raise _gone(self.name, error) from error
+            raise gone(self.name, error) from error
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         try:
             self._serial.write(data)
         except OSError as error:
-            raise _gone(self.name, error) from error
+            raise gone(self.name, error) from error
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -110,16 +110,16 @@ class TcpPort:
                 return b""
             data = self._socket.recv(65536)
         except OSError as error:
-            raise _gone(self.name, error) from error
+            raise gone(self.name, error) from error
         if not data:
-            raise _gone(self.name, None)
+            raise gone(self.name, None)
         return data
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         try:
             self._socket.sendall(data)
         except OSError as error:
-            raise _gone(self.name, error) from error
+            raise gone(self.name, error) from error
 
     def close(self) -> None:
         self._socket.close()
@@ -132,6 +132,8 @@ def open_port(name: str, baud: int = DEFAULT_BAUD) -> Port:
 
 def require_serial(name: str) -> None:
     """Raises PortError with the reason where a serial port cannot be opened now."""
+    if name.startswith("tcp://"):
+        raise PortError(f"{name} is no serial port, over which alone a board can be flashed or installed")
     SerialPort(name).close()
 
 
@@ -140,7 +142,13 @@ def candidates() -> list[str]:
     return sorted(port.device for port in list_ports.comports() if port.vid is not None)
 
 
-def _gone(name: str, error: Exception | None) -> PortError:
+def gone(name: str, error: Exception | None) -> PortError:
+    """What an exception of an open port means."""
+    if isinstance(error, serial.SerialTimeoutException):
+        return PortError(
+            f"what is at {name} takes no bytes: is it another device, or does it hang? Press its reset "
+            "button, and repeat the command"
+        )
     reason = f" ({error})" if error is not None else ""
     return PortError(f"{name} has gone{reason}: was the device unplugged? Plug it in and repeat the command")
 

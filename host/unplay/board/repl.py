@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from unplay.board.faults import NoAnswerError, PortError
-from unplay.board.ports import require_serial
+from unplay.board.ports import gone, require_serial
 
 if TYPE_CHECKING:
     from mpremote.transport_serial import SerialTransport
@@ -21,6 +21,7 @@ _CLOSING_S = 0.2
 _ENDING_S = 0.3
 _PROMPT_S = 2
 _READ_S = 2.0  # the longest silence of a board that works
+_WRITE_S = 5.0  # a board that hangs takes nothing
 
 _FREE = """
 import gc, sys
@@ -74,9 +75,7 @@ class Repl:
         except (TransportError, IndexError, ValueError) as error:
             raise NoAnswerError(f"MicroPython at {self.port} broke off ({error}); try again") from error
         except OSError as error:
-            raise PortError(
-                f"{self.port} has gone ({error}): was it unplugged? Plug it in and repeat the command"
-            ) from error
+            raise gone(self.port, error) from error
 
 
 @contextlib.contextmanager
@@ -100,7 +99,9 @@ def _open(port: str, tries: int = _TRIES) -> SerialTransport:
 
     try:
         require_serial(port)  # says why not, which mpremote does not
-        return SerialTransport(port, timeout=_READ_S)
+        transport = SerialTransport(port, timeout=_READ_S)
+        transport.serial.write_timeout = _WRITE_S
+        return transport
     except PortError:
         if tries == 1:
             raise
@@ -125,7 +126,7 @@ def _enter(transport: SerialTransport, port: str) -> None:
         except TransportError:
             continue
         except OSError as error:
-            raise PortError(f"{port} has gone ({error}); was it unplugged?") from error
+            raise gone(port, error) from error
     raise NoAnswerError(
         f"no MicroPython answers at {port}; is it the right port? A board without MicroPython needs "
         "`unplay device flash FIRMWARE` first"
