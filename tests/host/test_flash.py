@@ -249,6 +249,8 @@ def test_without_esptool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unplay
 
 def test_no_board_answers(tmp_path: Path):
     with pytest.raises(DeviceUnreachableError, match="hold the board's BOOT button"):
+        flash(esp_image(tmp_path / "firmware.bin", ESP32), "socket://127.0.0.1:1")
+    with pytest.raises(DeviceUnreachableError, match=r"there is no port .*no-port"):
         flash(esp_image(tmp_path / "firmware.bin", ESP32), str(tmp_path / "no-port"))
 
 

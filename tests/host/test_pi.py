@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from unplay.board.doctor import examine
 from unplay.board.link import DeviceLink
 from unplay.board.pi.alsa import AlsaI2S
 from unplay.board.references import make_reference, push
@@ -63,6 +64,14 @@ def test_a_restart_over_tcp(address: str) -> None:
     lost_s, _ = found["recording_lost_s"]
     assert isinstance(lost_s, float)
     assert 0 <= lost_s < 1
+
+
+def test_the_doctor_over_tcp(address: str) -> None:
+    """A computer does not say how much memory Python has left. Someone talks: that is heard as noise."""
+    with DeviceLink(address) as link:
+        examination = examine(link)
+    assert examination.board == "pi"
+    assert {entry.code for entry in examination.findings}.isdisjoint({"memory", "no-canceller", "no-card"})
 
 
 def samples(path: Path) -> Samples16:

@@ -192,6 +192,15 @@ def test_the_diagnosis_leaves_its_input_alone():
     assert np.array_equal(microphone, before)
 
 
+def test_a_recording_that_was_ended_early():
+    """Somebody pressed the button: there is no silence to judge, and nothing fails."""
+    microphone = np.random.default_rng(0).integers(-5000, 5000, 14_000).astype(np.int16)
+    heard = {"start_offset_samples": 500, "reference_delay_samples": 37_500, "reference_played_samples": 0}
+    assert {entry.code for entry in diagnose(microphone, {**SESSION, **heard}, 1024, "left", False)} == {
+        "too-quiet"
+    }
+
+
 def test_blocks_that_come_late():
     """By the load it is the processor or the card."""
     microphone = np.random.default_rng(0).integers(-50, 50, 40_960).astype(np.int16)

@@ -127,7 +127,7 @@ def diagnose(
 
 def is_dead(microphone: NDArray[np.int16]) -> bool:
     """Whether no two samples differ."""
-    return bool(np.ptp(microphone) == 0)
+    return not len(microphone) or bool(np.ptp(microphone) == 0)
 
 
 def _dead(microphone: NDArray[np.int16], slot: str, other_slot_lives: bool) -> Finding | None:
@@ -151,20 +151,20 @@ def _quiet(x: NDArray[np.float64], session: dict[str, Any]) -> NDArray[np.float6
 
 def _feedback(quiet: NDArray[np.float64]) -> Finding | None:
     """A loop from microphone to loudspeaker: one narrow tone that grows, rings on, or is loud."""
+    if not len(quiet):
+        return None
     power = np.abs(np.fft.rfft(quiet * np.hanning(len(quiet)))) ** 2
     peak = int(np.argmax(power))
     tone = slice(max(peak - 2, 0), peak + 3)
     hz = peak * RATE_HZ / len(quiet)
-    is_tone = power[tone].sum() > TONE_SHARE * power.sum() > 0 and power[peak] > 10 ** (
-        TONE_DB / 10
-    ) * np.median(power)
-    if not is_tone or any(_near_harmonic(hz, mains) for mains in MAINS_HZ):
+    stands_out = power[peak] > 10 ** (TONE_DB / 10) * np.median(power)
+    is_most = power[tone].sum() > TONE_SHARE * power.sum()
+    if not (stands_out and is_most) or any(_near_harmonic(hz, mains) for mains in MAINS_HZ):
         return None
     before, after = (_db(half) for half in np.array_split(quiet, 2))
-    if max(before, after) > LOUD_TONE_DB:
-        return finding(
-            "feedback", hz=hz, how=f"is there with {max(before, after):.0f} dBFS while nothing plays"
-        )
+    level = max(before, after)
+    if level > LOUD_TONE_DB:
+        return finding("feedback", hz=hz, how=f"is there with {level:.0f} dBFS while nothing plays")
     if abs(after - before) > TONE_CHANGE_DB:
         return finding("feedback", hz=hz, how="grows while nothing plays" if after > before else "rings on")
     return None
@@ -186,6 +186,8 @@ def _heard(x: NDArray[np.float64], session: dict[str, Any]) -> list[Finding]:
 
 
 def _noise(quiet: NDArray[np.float64]) -> list[Finding]:
+    if not len(quiet):
+        return []
     level = _db(quiet)
     for hz in MAINS_HZ:
         share = _hum_share(quiet, hz)

@@ -79,13 +79,13 @@ def examine(link: DeviceLink, progress: Progress = lambda *_: None) -> Examinati
 
 def _of_refusal(link: DeviceLink, error: RefusedError) -> Finding:
     """What a refusal tells of card or memory. Raises the error where it tells something else."""
-    errno_, kind = error.detail.get("errno"), error.detail.get("kind")
+    number, kind = error.detail.get("errno"), error.detail.get("kind")
     if error.code == faults.NO_CARD:
         return finding("no-card")
-    if error.code == faults.FULL or (error.code, errno_) == (faults.STORAGE, errno.ENOSPC):
+    if error.code == faults.FULL or (error.code, number) == (faults.STORAGE, errno.ENOSPC):
         return finding("card-full")
     if error.code == faults.STORAGE:
-        return finding("card-errors", reason=os.strerror(errno_) if isinstance(errno_, int) else "unknown")
+        return finding("card-errors", reason=os.strerror(number) if isinstance(number, int) else "unknown")
     if error.code in (faults.BAD_HASH, faults.NOT_FOUND):  # what was there a moment ago
         return finding("card-damaged")
     if (error.code, kind) == (faults.BUG, "MemoryError"):
