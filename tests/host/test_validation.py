@@ -115,7 +115,7 @@ def test_a_lab_gets_the_floors_and_changes_them(unplay_run: Callable, tmp_path: 
     path.write_text(
         printed.replace("echo_reduction_db = { least = 10 }", "echo_reduction_db = { least = 30 }")
     )
-    asked = floors.read(path, FIGURES).of("kitchen", "esp32")
+    asked = dict(floors.read(path, FIGURES).of("kitchen", "esp32"))
     assert asked.pop("echo_reduction_db") == Floor(least=30)
     shipped = floors.read(floors.SHIPPED, FIGURES).of("kitchen", "esp32")
     assert asked == {name: floor for name, floor in shipped.items() if name != "echo_reduction_db"}

@@ -100,7 +100,7 @@ def _open(port: str, tries: int = _TRIES) -> SerialTransport:
     try:
         require_serial(port)  # says why not, which mpremote does not
         transport = SerialTransport(port, timeout=_READ_S)
-        transport.serial.write_timeout = _WRITE_S
+        transport.serial.write_timeout = _WRITE_S  # pyright: ignore[reportAttributeAccessIssue]
         return transport
     except PortError:
         if tries == 1:
