@@ -18,6 +18,7 @@ from unplay.removal.echo_path import Paths, weights_stft
 from unplay.removal.echo_system import SCHEDULE, EchoSystem, fit_system, still_system
 from unplay.removal.methods import Method, method_named
 from unplay.removal.movement import sharpened_gain
+from unplay.removal.neural import suppress, why_no_runtime
 from unplay.removal.stft import Stft
 from unplay.removal.suppression import suppress_residual_echo
 from unplay.removal.trust import clipped_samples, trusted_frames
@@ -34,6 +35,11 @@ the curve must be nearly right before the floor falls."""
 
 SCHEDULE_MOVING = ((1e-2, 20), (1e-2, 20), (1e-3, 20))
 """For a path that moves, from one that stands still on."""
+
+LEAST_TAKEN_DB, ABOVE_CHANCE_DB = -10.0, 3.0
+"""Energy that the neural suppressor must take, over what it leaves, and how much more that must be than by
+chance. Of 161 simulated residuals that validated its training it then treats 71, which gain 4.5 dB in the
+mean and lose 0.4 dB at most; without the conditions the cleanest lost up to 34 dB."""
 
 HALF_SURE_DB = 1.0
 """Gain on what the fit did not see at which the confidence is one half: chance reaches 0.7."""
@@ -100,10 +106,12 @@ def _planned(
             "fit", False, _ratio_db(recording, residual[n_past:]), "it left more than there was: put aside"
         )
         return d, (*choice.stages, louder), 0.0
-    residual, recording = residual[n_past:], recording[n_past:]
-    near_end, decision = _without_residual_echo(residual, recording - residual, rate_hz)
+    progress("looking for residual echo", 0.9)
+    reference, residual, recording = (x[n_past:] for x in (reference, residual, recording))
+    masked, mask = _without_residual_echo(residual, recording - residual, rate_hz)
+    near_end, network = _with_network(masked, recording - masked, reference, rate_hz)
     progress("done", 1.0)
-    return near_end * level, (*choice.stages, decision), confidence
+    return near_end * level, (*choice.stages, mask, network), confidence
 
 
 def _damaged(recording: FloatArray, n_past: int, stft: Stft) -> NDArray[np.bool_]:
@@ -158,6 +166,26 @@ def _without_residual_echo(
     cleaned, share = suppress_residual_echo(residual, echo, rate_hz)
     reason = f"structured NMF: residual echo, beyond chance, in {share:.0%} of the frequencies"
     return cleaned, StageDecision("residual echo", share > 0, _ratio_db(residual, cleaned), reason)
+
+
+def _with_network(
+    residual: FloatArray, echo: FloatArray, reference: FloatArray, rate_hz: int
+) -> tuple[FloatArray, StageDecision]:
+    """The residual after the neural suppressor, where that takes more than it would by chance: than it takes
+    when it is told of the echo and the reference of another time. And the decision."""
+    missing = why_no_runtime()
+    if missing:
+        return residual, StageDecision("network", False, 0.0, missing)
+    cleaned = suppress(residual, echo, reference, rate_hz)
+    half = len(residual) // 2
+    by_chance = suppress(residual, np.roll(echo, half), np.roll(reference, half), rate_hz)
+    taken_db, chance_db = (_ratio_db(residual - x, x) for x in (cleaned, by_chance))
+    used = taken_db > LEAST_TAKEN_DB and taken_db > chance_db + ABOVE_CHANCE_DB
+    reason = (
+        f"takes {taken_db:+.1f} dB beside what it leaves, {chance_db:+.1f} dB by chance; "
+        f"{LEAST_TAKEN_DB:g} dB, and {ABOVE_CHANCE_DB:g} dB more than by chance, are needed"
+    )
+    return cleaned if used else residual, StageDecision("network", used, _ratio_db(residual, cleaned), reason)
 
 
 def _level(signal: FloatArray) -> float:
