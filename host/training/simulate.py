@@ -1,7 +1,7 @@
 """Simulate recordings and run unplay's own linear stages on them.
 
-    python host/training/simulate.py POOL DATA --split train --shards 60
-    python host/training/simulate.py POOL DATA --split train --shards 60 --first 60     (on another core)
+    python host/training/simulate.py POOL DATA --split train --shards 75
+    python host/training/simulate.py POOL DATA --split train --shards 75 --first 75     (on another core)
 
 POOL is what fetch.py made. Each shard is DATA/SPLIT/NUMBER.npz with N_CLIPS scenes of CLIP_S seconds, all
 signals int16 (n_clips, n_samples): `reference` x; `echo` y with the noise; `near_end` v; `echo_left` and
