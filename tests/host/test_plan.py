@@ -158,3 +158,45 @@ def test_methods_by_name(scene: Scene, method: str) -> None:
     removal = remove(scene.played, scene.recording, RATE_HZ, method=method)
     assert used(removal) == {method}
     assert len(removal.near_end) == len(scene.recording)
+
+
+def network_of(removal: Removal) -> plan.StageDecision:
+    (decision,) = (stage for stage in removal.stages if stage.name == "network")
+    return decision
+
+
+@pytest.mark.parametrize(
+    ("share", "share_by_chance", "heeded"),
+    # −10 dB and 3 dB above chance are asked for; a share s is 20·log10(s/(1 − s)) dB beside what is left
+    [(0.5, 0.1, True), (0.5, 0.45, False), (0.1, 0.001, False), (0.0, 0.0, False)],
+)
+def test_the_network_is_heeded_where_it_takes_much_and_more_than_by_chance(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, share: float, share_by_chance: float, heeded: bool
+) -> None:
+    x, d = scene.played[: 4 * RATE_HZ], scene.recording[: 4 * RATE_HZ]
+    asked = []
+
+    def suppress(residual, echo, reference, rate_hz):
+        asked.append((residual, echo, reference))
+        return residual * (1 - (share if len(asked) == 1 else share_by_chance))
+
+    monkeypatch.setattr(plan, "why_no_runtime", lambda: None)
+    monkeypatch.setattr(plan, "suppress", lambda residual, *_: residual)
+    without = remove(x, d, RATE_HZ).near_end
+    monkeypatch.setattr(plan, "suppress", suppress)
+    removal = remove(x, d, RATE_HZ)
+    assert network_of(removal).used == heeded
+    np.testing.assert_allclose(removal.near_end, without * (1 - share * heeded), atol=1e-6)
+    # the second time it is told of another time
+    np.testing.assert_array_equal(asked[1][0], asked[0][0])
+    assert np.corrcoef(asked[0][1], asked[1][1])[0, 1] < 0.5
+
+
+def test_without_a_runtime_the_plan_goes_on_and_says_so(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, d = scene.played[: 4 * RATE_HZ], scene.recording[: 4 * RATE_HZ]
+    monkeypatch.setattr(plan, "why_no_runtime", lambda: "No runtime.")
+    removal = remove(x, d, RATE_HZ)
+    assert (network_of(removal).used, network_of(removal).reason) == (False, "No runtime.")
+    assert gain_db(scene, d, scene.true_near_end[: 4 * RATE_HZ], removal) > 20

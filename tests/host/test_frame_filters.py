@@ -1,0 +1,65 @@
+"""The Kalman filters over the frames of a bin: what they follow, and what they leave alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from unplay.metrics import energy_ratio_db
+from unplay.removal.frame_filters import FrameFilters
+from unplay.removal.stft import Stft
+from unplay.virtual.scene import make_scene
+
+RATE_HZ = 16_000
+STFT = Stft(512)
+
+
+def left_by_filters(residual: np.ndarray, echo: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """What either filter leaves of a residual (n_samples,): (2, n_samples)."""
+    spectra = [np.complex64(STFT.forward(signal)) for signal in (residual, echo, reference)]
+    filters = FrameFilters(1, STFT.n_bins)
+    frames = [filters.step(*(s[None] for s in frame))[:, 0] for frame in zip(*spectra, strict=True)]
+    return STFT.inverse(np.stack(frames, axis=1), len(residual))
+
+
+@pytest.fixture(scope="module")
+def signals() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Talker 12 dB below, echo and reference of level 1: (n_samples,) each."""
+    scene = make_scene(3, duration_s=8.0, reference_s=8.0, offset_s=0.0, drift_ppm=0.0)
+    talker = scene.true_near_end / np.std(scene.true_near_end) * 10 ** (-12 / 20)
+    return talker, scene.echo / np.std(scene.echo), scene.played / np.std(scene.played)
+
+
+def test_an_error_of_the_estimate_is_followed(signals: tuple[np.ndarray, ...]) -> None:
+    """The path swings in strength by a fifth and in time by half a sample, as a fixed one cannot."""
+    talker, echo, reference = signals
+    swing = np.sin(2 * np.pi * np.arange(len(echo)) / (3 * RATE_HZ))
+    missed = 0.2 * swing * echo + 0.5 * swing * np.gradient(echo)
+    second = slice(2 * RATE_HZ, None)  # they begin knowing nothing
+    for left in left_by_filters(talker + missed, echo, reference):
+        # measured 8.8 dB (cautious) and 9.9 dB (quick)
+        assert energy_ratio_db(missed[second], (left - talker)[second]) > 5
+
+
+def test_a_talker_stays_where_the_estimate_is_right(signals: tuple[np.ndarray, ...]) -> None:
+    talker, echo, reference = signals
+    cautious, quick = left_by_filters(talker, echo, reference)
+    # measured 17.5 and 12.8 dB: what is found by chance, and the cautious filter finds less
+    assert energy_ratio_db(talker, cautious - talker) > 14
+    assert energy_ratio_db(talker, cautious - talker) > energy_ratio_db(talker, quick - talker) > 9
+
+
+def test_where_nothing_plays_nothing_changes(signals: tuple[np.ndarray, ...]) -> None:
+    talker, echo, _ = signals
+    for left in left_by_filters(talker, 0 * echo, 0 * echo):
+        np.testing.assert_allclose(left, talker, atol=1e-5)
+
+
+def test_streams_beside_each_other_do_not_meet(signals: tuple[np.ndarray, ...]) -> None:
+    talker, echo, reference = signals
+    spectra = np.complex64([STFT.forward(signal[:RATE_HZ]) for signal in (talker + echo, echo, reference)])
+    alone, beside = FrameFilters(1, STFT.n_bins), FrameFilters(2, STFT.n_bins)
+    for frame in spectra.swapaxes(0, 1):
+        expected = alone.step(*frame[:, None])[:, 0]
+        both = beside.step(*np.stack([frame[:, ::-1], frame], axis=1))
+        np.testing.assert_allclose(both[:, 1], expected, rtol=1e-4, atol=1e-4)
