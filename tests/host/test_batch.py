@@ -203,7 +203,7 @@ def kill_one_child_at(folder: Path, killed: list[int]) -> None:
 @pytest.fixture
 def scheduler() -> Iterator[str]:
     """The address of a dask scheduler with two workers, processes of this machine."""
-    cluster: Any = LocalCluster(2, threads_per_worker=1, processes=True, dashboard_address=":0")
+    cluster: Any = LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0")
     with cluster:
         yield cluster.scheduler_address
 

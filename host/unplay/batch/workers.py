@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import queue
@@ -21,6 +22,13 @@ ATTEMPTS = 3
 """A recording at which this many workers died is given up: it may be what kills them."""
 
 CONNECT_S = 10
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Parameters of glibc's mallopt(3)."""
+
+KEPT_BYTES = 1 << 28
+LARGEST_KEPT_BYTES = 1 << 25
+"""How much freed memory a worker keeps; the largest array that is taken from it (glibc allows no more)."""
 
 
 class WorkerDiedError(UnplayError):
@@ -103,7 +111,7 @@ class Cluster:
         return 2 * max(1, sum(threads_of_workers.values()))
 
     def submit(self, work: Callable[[Task], Outcome], task: Task) -> Future[Outcome]:
-        return self._executor.submit(work, task)
+        return self._executor.submit(_worked_at, work, task)
 
     def close(self) -> None:
         self._client.close()
@@ -147,6 +155,26 @@ def _new_process() -> ProcessPoolExecutor:
 def _begin() -> None:
     """One thread a process; and an end with its parent, which would else be waited for for ever."""
     os.environ["OMP_NUM_THREADS"] = "1"
+    _keep_freed_memory()
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
+def _worked_at(work: Callable[[Task], Outcome], task: Task) -> Outcome:
+    """work(task), on a worker that somebody else has started."""
+    _keep_freed_memory()
+    return work(task)
+
+
+def _keep_freed_memory() -> None:
+    """Have this process use freed memory again instead of giving it back, where its C library is glibc.
+
+    Arrays of some megabytes are taken and freed all the time while a recording is cleaned, and the system
+    zeroes every page that is taken anew. Dask's workers give back all above 64 kB (MALLOC_TRIM_THRESHOLD_);
+    half of their time went there.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+        mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT_BYTES)

@@ -160,7 +160,7 @@ def throughput(folder: Path, rows: list[dict[str, str]], settings: Settings) -> 
 def seconds_on_cluster(folder: Path, rows: list[dict[str, str]], settings: Settings, n: int) -> float:
     from distributed import LocalCluster
 
-    cluster: Any = LocalCluster(n, threads_per_worker=1, processes=True, dashboard_address=":0")
+    cluster: Any = LocalCluster(n_workers=n, threads_per_worker=1, processes=True, dashboard_address=":0")
     with cluster:
         return seconds_of(folder, rows, settings, scheduler=cluster.scheduler_address)
 
