@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,9 @@ MEASURED = (
     "report",
 )
 """What is None in the line of a recording that was not cleaned."""
+
+LOOKED_AHEAD = 1000
+"""Of so many recordings the longest is the next."""
 
 Progress = Callable[[int, int, dict[str, Any]], None]
 """Called with how many results there are, of how many, and the newest."""
@@ -204,11 +209,30 @@ def _blank(task: Task) -> dict[str, Any]:
 
 
 def _results(tasks: Iterator[Task], workers: Workers) -> Iterator[dict[str, Any]]:
-    for task, outcome in outcomes(clean_row, tasks, workers):
+    for task, outcome in outcomes(clean_row, _longest_first(tasks), workers):
         if isinstance(outcome, WorkerDiedError):
             yield _blank(task) | {"exit_code": outcome.exit_code, "reason": str(outcome)}
         else:
             yield outcome
+
+
+def _longest_first(tasks: Iterable[Task]) -> Iterator[Task]:
+    """The same tasks. In the end, when some workers have nothing left to do, the others do short ones."""
+    numbered = ((-_size_bytes(task.row.recording), number, task) for number, task in enumerate(tasks))
+    waiting = list(islice(numbered, LOOKED_AHEAD))
+    heapq.heapify(waiting)
+    for later in numbered:
+        yield heapq.heappushpop(waiting, later)[-1]
+    for *_, task in sorted(waiting):
+        yield task
+
+
+def _size_bytes(path: Path) -> int:
+    """Stands for the length, which would have to be read; 0 where there is no file."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _beside(source: Path) -> Path:
