@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import soundfile
 from distributed import LocalCluster
@@ -22,7 +24,7 @@ import unplay
 from unplay.batch import run as batch
 from unplay.batch import workers
 from unplay.batch.manifest import Row, check_rows, rows_of
-from unplay.batch.workers import ATTEMPTS, LocalWorkers, WorkerDiedError, outcomes
+from unplay.batch.workers import ATTEMPTS, Cluster, LocalWorkers, WorkerDiedError, outcomes
 from unplay.errors import BadInputError
 from unplay.virtual.scene import make_scene
 
@@ -95,6 +97,20 @@ def test_the_page_is_worst_first(takes: Path, tmp_path: Path) -> None:
     assert 'href="take0/report.html"' in text
     assert (tmp_path / "out" / "take0" / "report.html").exists()
     assert [result["id"] for result in done.worst[:3]] == order[:3]
+
+
+@pytest.mark.parametrize(("ahead", "order"), [(1000, "dcba"), (2, "cdba")])
+def test_the_longest_is_first(
+    ahead: int, order: str, takes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the second case two wait at a time: b and c, of which a third one, a, is shorter; then comes d."""
+    monkeypatch.setattr(batch, "LOOKED_AHEAD", ahead)
+    for name, n_bytes in (("b", 20), ("c", 30), ("a", 10), ("d", 40)):
+        (tmp_path / f"{name}.wav").write_bytes(bytes(n_bytes))
+    manifest = tmp_path / "in.csv"
+    manifest.write_text("reference,recording\n" + "".join(f"{takes}/song0.wav,{n}.wav\n" for n in "bcad"))
+    done = batch.run(manifest, settings=FIR, jobs=1)
+    assert "".join(result["id"] for result in lines(done.folder)) == order
 
 
 @pytest.mark.parametrize("change", ["settings", "recording", "output", "cut short", "again"])
@@ -200,7 +216,7 @@ def kill_one_child_at(folder: Path, killed: list[int]) -> None:
         time.sleep(0.002)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def scheduler() -> Iterator[str]:
     """The address of a dask scheduler with two workers, processes of this machine."""
     cluster: Any = LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0")
@@ -218,6 +234,22 @@ def test_a_dask_cluster_survives_a_killed_worker(takes: Path, tmp_path: Path, sc
     local = batch.run(takes / "takes.csv", tmp_path / "local", settings=FIR, jobs=1)
     there, here = ({r["id"]: r["sha256"] for r in lines(folder)} for folder in (done.folder, local.folder))
     assert there == here
+
+
+def faults_of_arrays(n: int) -> int:
+    """Pages that the system had to supply for n arrays of 2 MiB, one after another."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(n):
+        np.ones(1 << 18)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="how glibc's malloc is set")
+def test_workers_of_dask_use_freed_memory_again(scheduler: str) -> None:
+    """As dask starts them they would take all 100 arrays anew; three leave room for their own doings."""
+    cluster = Cluster(scheduler)
+    assert cluster.submit(faults_of_arrays, 100).result() < 3 * (1 << 21) // resource.getpagesize()
+    cluster.close()
 
 
 def test_no_scheduler_there(takes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
