@@ -268,10 +268,10 @@ def test_trends_are_of_each_device_in_time(library: Library, scene: Scene, unpla
         session = add(library, scene, f"s{8 - k}", started_s=1000 - k, start_offset_samples=100 - k)
         pretend_cleaned(session, confidence=0.9, reduction_db=20.0 - k)
     add(library, scene, "t1", "attic", started_s=None)
-    trends = {(trend.device, trend.figure): trend.values for trend in library.trends()}
-    assert trends["kitchen", "start offset, samples"] == [93, 94, 95, 96, 97, 98, 99, 100]
-    assert trends["kitchen", "less loud, dB"] == [13.0, 14.0, 15.0, 16.0, 17.0, 18.0, 19.0, 20.0]
-    assert trends["attic", "less loud, dB"] == [None]
+    trends = {(trend.device, trend.figure.title): trend.values for trend in library.trends()}
+    assert trends["kitchen", "start offset"] == [93, 94, 95, 96, 97, 98, 99, 100]
+    assert trends["kitchen", "reduction"] == [13.0, 14.0, 15.0, 16.0, 17.0, 18.0, 19.0, 20.0]
+    assert trends["attic", "reduction"] == [None]
     printed = unplay_run("sessions", "trends", "--library", library.path).out
     assert "▁▂▃▄▅▆▇█" in printed
     assert (

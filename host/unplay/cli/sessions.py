@@ -141,16 +141,33 @@ def remove(
 
 
 @app.command()
-def trends(library: LibraryPath = None, device: Device = None, as_json: AsJson = False) -> None:
-    """How the sessions of each device change over time, the oldest first.
+def trends(
+    library: LibraryPath = None,
+    device: Device = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="PAGE.html", help="Write a page, every session on it.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """How the sessions of each device change over time, the oldest first, and what gets worse.
 
-    Example: unplay sessions trends --device kitchen
+    Worse is a newest session beyond what is usual, or a slow change over the last thirty.
+
+    Example: unplay sessions trends --device kitchen --report page.html
     """
-    found = _library(library).trends(device)
+    kept = _library(library)
+    if report is not None:
+        from unplay.audio import write_whole
+        from unplay.report.sessions_page import sessions_page
+
+        write_whole(report, sessions_page(kept.sessions(device), report.parent).encode())
+    found = kept.trends(device)
     if as_json:
-        printing.print_json([vars(trend) for trend in found])
-    else:
-        print_trends(found)
+        printing.print_json([trend_as_json(trend) for trend in found])
+        return
+    print_trends(found)
+    if report is not None:
+        print(f"wrote the page to {report}")
 
 
 def _library(path: Path | None) -> Library:
@@ -183,19 +200,19 @@ def _clean_one(library: Library, name: str, method: str) -> int:
 
 
 def as_row(session: Session) -> dict[str, Any]:
-    facts, log = session.facts, session.log or {}
+    facts = session.facts
     return {
         "device": session.device,
         "id": session.id,
         "folder": str(session.folder),
         "state": session.state,
-        "reason": session.problem or log.get("error"),
+        "reason": session.reason,
         "started_s": facts.get("started_s"),
         "duration_s": session.duration_s,
         "ended": facts.get("ended"),
         "reference": (facts.get("reference") or {}).get("name"),
         "confidence": session.confidence,
-        "reduction_db": log.get("reduction_db"),
+        "reduction_db": session.reduction_db,
     }
 
 
@@ -236,24 +253,33 @@ def print_session(session: Session) -> None:
     print(f"{'files':{width}}  {', '.join(sorted(path.name for path in session.folder.iterdir()))}")
 
 
+def trend_as_json(trend: Trend) -> dict[str, Any]:
+    figure = {"figure": trend.figure.title, "unit": trend.figure.unit}
+    return {"device": trend.device, **figure, "values": trend.values, "worse": trend.worse}
+
+
 def print_trends(found: list[Trend]) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("device", "figure", "oldest to newest", box=None, pad_edge=False)
-    for heading in ("sessions", "median", "newest"):
+    from unplay.trends import known, usual
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("device", "figure", "oldest to newest"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("usual", "newest", "worse by"):
         table.add_column(heading, justify="right", no_wrap=True)
     for trend in found:
-        known = sorted(value for value in trend.values if value is not None)
-        if known:
-            newest = next(value for value in reversed(trend.values) if value is not None)
-            figures = (str(len(known)), f"{known[len(known) // 2]:g}", f"{newest:g}")
-            table.add_row(escape(trend.device), trend.figure, sparkline(trend.values), *figures)
+        measured, expected = known(trend.values), usual(trend.values)
+        if measured:
+            figures = (expected and expected[0], measured[-1], trend.worse)
+            shown = ("" if value is None else f"{value:.4g}" for value in figures)
+            table.add_row(escape(trend.device), trend.figure.heading, sparkline(trend.values), *shown)
     Console().print(table)
 
 
-def sparkline(values: list[float | None], n: int = 40) -> str:
+def sparkline(values: list[float | None], n: int = 20) -> str:
     """The last n values as bars between their least and their greatest, a gap where there is none."""
     bars = "▁▂▃▄▅▆▇█"
     values = values[-n:]
