@@ -23,7 +23,9 @@ from unplay.hil.floors import Floor
 from unplay.hil.history import Trend
 from unplay.hil.validation import FIGURES, Plan, Row, Validation
 from unplay.report import echo, pictures
+from unplay.report.sessions_page import sessions_page
 from unplay.report.validation_page import validation_page
+from unplay.sessions import Session
 from unplay.virtual.scene import Scene, make_scene
 
 if TYPE_CHECKING:
@@ -262,7 +264,7 @@ def serious_violations(browser: Chrome, page: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def pages(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Of clean, compare, batch and validate."""
+    """Of clean, compare, batch, validate and sessions."""
     folder = tmp_path_factory.mktemp("pages")
     reference, recording, compared = (folder / name for name in ("song.wav", "take.wav", "compare.html"))
     soundfile.write(reference, scene.reference, scene.sample_rate_hz)
@@ -276,7 +278,9 @@ def pages(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     done = batch.run(manifest, settings=batch.Settings("fir", report=True))
     validated = folder / "validated.html"
     validated.write_text(page_of_devices(scene), "utf-8")
-    return [done.folder / "take" / "report.html", compared, done.page, validated]
+    listed = folder / "sessions.html"
+    listed.write_text(sessions_page(getting_worse(folder), folder), "utf-8")
+    return [done.folder / "take" / "report.html", compared, done.page, validated, listed]
 
 
 def page_of_devices(scene: Scene) -> str:
@@ -310,6 +314,18 @@ def page_of_devices(scene: Scene) -> str:
         trends = {name: Trend(name, [1.0, None, 2.0, 3.0], 1.0 if ill else None) for name in FIGURES}
         done.append((run, trends))
     return validation_page(done, {"/dev/ttyUSB7": "nothing answers at /dev/ttyUSB7"})
+
+
+def getting_worse(folder: Path) -> list[Session]:
+    """Four sessions of a device, the last of which is worse, and a damaged one."""
+    facts = {
+        "rate_hz": 16_000, "frames": 16_000, "ended": "length", "started_s": 0, "reference": None,
+        "start_offset_samples": 12, "clipped_samples": 0, "late_blocks": 0, "dropped_frames": 0,
+    }  # fmt: skip
+    confidences = (0.9, 0.91, 0.92, 0.6)
+    logs = [{"confidence": confidence, "reduction_db": 12.0} for confidence in confidences]
+    readable = [Session("kitchen", f"s{k}", folder, facts, log) for k, log in enumerate(logs)]
+    return [Session("kitchen", "s4", folder, {}, None, "s4 cannot be read"), *readable]
 
 
 def test_nobody_is_kept_out(browser: Chrome, pages: list[Path]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import webbrowser
 from collections.abc import Callable
 from pathlib import Path
@@ -260,6 +261,47 @@ def test_the_command_line(
     assert run("remove", session.id, "--yes").code == 0
     assert not library.has("kitchen", session.id)
     assert [s.id for s in library.sessions()] == ["silent"]
+
+
+def test_what_gets_worse_is_named(
+    library: Library, scene: Scene, tmp_path: Path, unplay_run: Callable
+) -> None:
+    """The kitchen at once, by 0.26; the attic little by little, by 5.5 dB over 12 sessions; the cellar not."""
+    for k in range(12):
+        wiggle = 0.01 * (k % 3)
+        for device, confidence, reduction_db in (
+            ("kitchen", 0.95 - wiggle if k < 11 else 0.68, 20.0),
+            ("attic", 0.95, 20.0 - 0.5 * k),
+            ("cellar", 0.95 - wiggle, 20.0 + wiggle),
+        ):
+            session = add(library, scene, f"{device}{k:02}", device, started_s=1_795_774_500 + 86_400 * k)
+            pretend_cleaned(session, confidence=confidence, reduction_db=reduction_db)
+    add(library, scene, "cut", "cellar", ended="power", started_s=None)
+    (library.session("attic00").folder / "report.html").touch()
+    worse = {
+        (trend.device, trend.figure.title): trend.worse
+        for trend in library.trends()
+        if trend.worse is not None
+    }
+    assert worse == {("kitchen", "confidence"): 0.26, ("attic", "reduction"): 5.5}
+    page = tmp_path / "trends.html"
+    run = unplay_run("sessions", "trends", "--library", library.path, "--report", page)
+    assert run.code == 0
+    assert str(page) in run.out
+    text = page.read_text("utf-8")
+    assert "37 sessions of 3 devices: attic, kitchen got worse." in text
+    assert "Confidence is worse than it was: by 0.26." in text
+    assert "Reduction is worse than it was: by 5.5 dB." in text
+    assert text.index("<h2>kitchen</h2>") < text.index("<h2>cellar</h2>")
+    assert text.index("ended early: power") < text.index("kitchen/kitchen11") < text.index("cellar/cellar02")
+    assert 'href="library/attic/attic00/report.html"' in text
+    assert not re.search(r"https?://", text)
+
+
+def test_a_library_of_nothing_has_a_page(library: Library, tmp_path: Path, unplay_run: Callable) -> None:
+    page = tmp_path / "trends.html"
+    assert unplay_run("sessions", "trends", "--library", library.path, "--report", page).code == 0
+    assert "0 sessions of 0 devices" in page.read_text("utf-8")
 
 
 def test_trends_are_of_each_device_in_time(library: Library, scene: Scene, unplay_run: Callable) -> None:

@@ -204,6 +204,7 @@ def _blank(task: Task) -> dict[str, Any]:
         "stamps": _stamps(row.reference, row.recording),
         "settings": vars(task.settings),
         "unplay_version": unplay.__version__,
+        "warnings": [],
         **dict.fromkeys(MEASURED),
     }
 
