@@ -266,7 +266,7 @@ def test_the_command_line(
 def test_what_gets_worse_is_named(
     library: Library, scene: Scene, tmp_path: Path, unplay_run: Callable
 ) -> None:
-    """The kitchen at once, by 0.26; the attic little by little, by 5.5 dB over 12 sessions; the cellar not."""
+    """Kitchen at once, by 0.26; attic little by little, by 5.5 dB over 12 sessions; not the cellar."""
     for k in range(12):
         wiggle = 0.01 * (k % 3)
         for device, confidence, reduction_db in (
