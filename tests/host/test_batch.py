@@ -252,6 +252,12 @@ def test_workers_of_dask_use_freed_memory_again(scheduler: str) -> None:
     cluster.close()
 
 
+@pytest.mark.parametrize("address", ["somewhere", "http://127.0.0.1:9", "tcp://127.0.0.1"])
+def test_no_address(address: str) -> None:
+    with pytest.raises(BadInputError, match=f"no dask scheduler at {address} "):
+        Cluster(address)
+
+
 def test_no_scheduler_there(takes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "CONNECT_S", 0.2)
     with pytest.raises(BadInputError, match=r"no dask scheduler at tcp://127\.0\.0\.1:9"):
@@ -306,12 +312,14 @@ def test_manifests_of_every_kind_say_the_same(tmp_path: Path) -> None:
     ("name", "text", "sentence"),
     [
         ("m.csv", "reference;take\na;b\n", "no column 'recording' but 'reference', 'take'"),
-        ("m.csv", "", "no column 'reference'"),
+        ("m.csv", "", "begins with an empty line"),
         ("m.csv", "reference,recording\n", "names no recordings"),
         ("m.csv", "reference,recording\na.wav,\n", "line 2 names no recording"),
         ("m.csv", "reference,recording\na.wav,b.wav,c\n", "line 2 has more entries"),
         ("m.csv", "reference,recording\na.wav,b.wav\na.wav,B.flac\n", "two recordings with the id 'B'"),
         ("m.csv", "reference,recording,id\na.wav,b.wav,../b\n", "the id '../b'"),
+        ("m.csv", "reference,recording,id\na.wav,b.wav,a/log.json\n", "id 'a/log.json', and a file"),
+        ("m.csv", "reference,recording,id\na.wav,b.wav,Index.html\n", "id 'Index.html', and a file"),
         ("m.csv", "reference,recording,id\na.wav,b.wav,/etc\n", "the id '/etc'"),
         ("m.jsonl", '{"reference": "a.wav"}\n', "line 1 names no recording"),
         ("m.jsonl", '{"reference": "a.wav"\n', "line 1 is not JSON"),

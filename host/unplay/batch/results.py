@@ -10,7 +10,11 @@ from typing import IO, Any
 
 from unplay.errors import BadInputError
 
-NAME = "results.jsonl"
+NAME, PAGE_NAME = "results.jsonl", "index.html"
+"""In the folder of a batch, beside those of its recordings."""
+
+FILES = ("near_end.wav", "near_end.flac", "removed.wav", "removed.flac", "log.json", "report.html")
+"""In the folder of a recording."""
 
 OUTCOMES = {
     0: "cleaned",

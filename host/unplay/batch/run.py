@@ -16,11 +16,10 @@ from typing import Any
 import unplay
 from unplay.audio import WholeFile
 from unplay.batch.manifest import Row, check_rows, rows_of
-from unplay.batch.results import Results
+from unplay.batch.results import FILES, PAGE_NAME, Results
 from unplay.batch.workers import Cluster, LocalWorkers, WorkerDiedError, Workers, outcomes
 from unplay.errors import BadInputError, UnplayError
 
-PAGE_NAME = "index.html"
 FINAL = (0, 3, 4)
 """Exit codes that stand when a batch is run again: cleaned, absent, not confident."""
 
@@ -102,8 +101,9 @@ def run(
 
     Raises BadInputError where the source, the output folder or the scheduler cannot be used.
     """
-    source, settings = Path(source), settings or Settings()
-    folder = _beside(source) if output is None else Path(output)
+    # absolute: workers may be elsewhere
+    source, settings = Path(source).absolute(), settings or Settings()
+    folder = _beside(source) if output is None else Path(output).absolute()
     _check(source, folder, settings, jobs)
     wanted = {row.id: _identity(row) for row in check_rows(rows_of(source, folder), source)}
     workers: Workers = LocalWorkers(jobs or os.cpu_count() or 1) if scheduler is None else Cluster(scheduler)
@@ -287,7 +287,7 @@ def _stamps(*paths: Path | None) -> list[str | None]:
 
 def _remove_earlier(folder: Path) -> None:
     """What an earlier attempt wrote, whole or not."""
-    for name in ("near_end.wav", "near_end.flac", "removed.wav", "removed.flac", "log.json", "report.html"):
+    for name in FILES:
         (folder / name).unlink(missing_ok=True)
         for partial in folder.glob(f".{name}.*.partial"):
             partial.unlink(missing_ok=True)

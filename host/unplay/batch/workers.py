@@ -89,6 +89,7 @@ class Cluster:
     def __init__(self, address: str) -> None:
         try:
             from distributed import Client
+            from distributed.comm.addressing import get_address_host_port, normalize_address
             from distributed.scheduler import KilledWorker
         except ImportError as error:
             raise BadInputError(
@@ -96,6 +97,8 @@ class Cluster:
             ) from error
         self.died = (KilledWorker,)
         try:
+            # a client that could not be made is closed with a traceback, so the address is looked at before
+            get_address_host_port(normalize_address(address), strict=True)
             self._client = Client(address, timeout=CONNECT_S, set_as_default=False)
         except (OSError, ValueError) as error:
             raise BadInputError(
