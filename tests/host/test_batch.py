@@ -140,15 +140,24 @@ def test_what_has_changed_is_done_again(change: str, takes: Path, tmp_path: Path
         assert {result["sha256"] for result in lines(out)} == {result["sha256"] for result in before}
 
 
-def test_a_killed_batch_goes_on(takes: Path, tmp_path: Path) -> None:
-    """Killed, not interrupted: nothing can be tidied up."""
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_batch_goes_on(how: signal.Signals, takes: Path, tmp_path: Path) -> None:
+    """Interrupted, all processes at once, as a terminal does it; or the first killed with nothing tidied."""
     command = [sys.executable, "-c", "from unplay.cli import main; main()", "batch", str(takes / "takes.csv")]
     command += ["-o", str(tmp_path / "out"), "--method", "fir", "--jobs", "1"]
     results = tmp_path / "out" / "results.jsonl"
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_until(lambda: results.exists() and results.read_bytes().count(b"\n") >= 2)
-    process.kill()
-    process.wait()
+    if how == signal.SIGINT:
+        os.killpg(process.pid, how)
+    else:
+        process.kill()
+    # until the last one that could write there has ended
+    _, told = process.communicate()
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert told.endswith("unplay: interrupted; the same command goes on from here\n")
+        assert "Traceback" not in told
     done = batch.run(takes / "takes.csv", tmp_path / "out", settings=FIR, jobs=1)
     assert done.n_kept >= 2
     assert done.counts == {0: 4, 2: 2, 3: 1}
@@ -381,7 +390,18 @@ def test_nothing_of_a_user_is_written_over(takes: Path, tmp_path: Path) -> None:
         batch.run(takes / "takes.csv", takes)
     with pytest.raises(BadInputError, match="holds the recordings"):
         batch.run(takes, takes)
+    with pytest.raises(BadInputError, match=r"broken\.wav is a file"):
+        batch.run(takes / "takes.csv", takes / "broken.wav")
     assert not (takes / "results.jsonl").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_a_result(takes: Path, tmp_path: Path) -> None:
+    (tmp_path / "in the way").touch()
+    row = Row("a", takes / "song0.wav", takes / "take0.wav")
+    result = batch.clean_row(batch.Task(row, tmp_path / "in the way" / "a", FIR))
+    assert result["exit_code"] == 2
+    assert "in the way" in result["reason"]
+    assert "cannot be used (Not a directory): name a place" in result["reason"]
 
 
 def test_a_bug_is_a_result(takes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,8 @@ class Results:
         self.path = folder / NAME
         self.counts: Counter[int] = Counter()
         self._ranks: list[tuple[float, int]] = []
+        if folder.exists() and not folder.is_dir():
+            raise BadInputError(f"{folder} is a file: name a folder as --output.")
         if folder.is_dir() and any(folder.iterdir()) and not self.path.exists():
             raise BadInputError(
                 f"{folder} holds files that are not those of an earlier `unplay batch`: name another "

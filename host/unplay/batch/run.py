@@ -143,7 +143,9 @@ def clean_row(task: Task) -> dict[str, Any]:
     except UnplayError as error:
         result |= {"exit_code": error.exit_code, "reason": str(error)}
     except OSError as error:
-        result |= {"exit_code": BadInputError.exit_code, "reason": str(error)}
+        where = error.filename or task.folder
+        reason = f"{where} cannot be used ({error.strerror or error}): name a place where you may write."
+        result |= {"exit_code": BadInputError.exit_code, "reason": reason}
     except Exception as error:
         result |= {
             "exit_code": UnplayError.exit_code,

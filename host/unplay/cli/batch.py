@@ -65,15 +65,19 @@ def batch(
             elif verbose:
                 print(f"{result['id']}: cleaned, confidence {result['confidence']:.2f}", file=sys.stderr)
 
-        done = run(
-            source,
-            output,
-            settings=Settings(method.value, strength, warp, removed, report),
-            jobs=jobs,
-            scheduler=scheduler,
-            again=again,
-            progress=tell,
-        )
+        try:
+            done = run(
+                source,
+                output,
+                settings=Settings(method.value, strength, warp, removed, report),
+                jobs=jobs,
+                scheduler=scheduler,
+                again=again,
+                progress=tell,
+            )
+        except KeyboardInterrupt:
+            print("unplay: interrupted; the same command goes on from here", file=sys.stderr)
+            raise
     if as_json:
         printing.print_json(as_document(done))
     else:
