@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -55,6 +56,8 @@ def batch(
     Exit codes: 0 all were cleaned; else the least of what `unplay clean` would have ended with: 1 a bug or a
     worker that died, 2 bad usage or bad input, 3 the reference absent, 4 not removed with confidence.
     """
+    # what goes wrong there is told by our own exceptions; this would add tracebacks
+    logging.getLogger("distributed.client").disabled = True
     with printing.progress() as progress:
         from unplay.batch.run import Settings, run
 
