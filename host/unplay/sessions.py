@@ -20,6 +20,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -143,6 +144,15 @@ NEEDED = (
     "dropped_frames",
 )
 """Of session.json, what is used here; None where a device cannot know it."""
+
+
+KINDS = dict.fromkeys(NEEDED, (int, float, NoneType)) | {
+    "rate_hz": int,
+    "frames": int,
+    "ended": str,
+    "reference": (dict, NoneType),
+}
+"""What session.json has for each; everything but these is a number, or None."""
 
 
 def default_library() -> Path:
@@ -311,11 +321,9 @@ class Library:
         try:
             facts = json.loads((folder / "session.json").read_text("utf-8"))
             _check_format(facts, str(folder))
-            log_path = folder / "log.json"
-            log = json.loads(log_path.read_text("utf-8")) if log_path.exists() else None
         except (OSError, ValueError, BadInputError) as error:
             return Session(device, id, folder, {}, None, f"{folder} cannot be read: {error}")
-        return Session(device, id, folder, facts, log)
+        return Session(device, id, folder, facts, _read_log(folder / "log.json"))
 
 
 def by_device(sessions: Iterable[Session]) -> dict[str, list[Session]]:
@@ -395,6 +403,16 @@ class _NewFolder:
             shutil.rmtree(self._partial, ignore_errors=True)
 
 
+def _read_log(path: Path) -> Mapping[str, Any] | None:
+    """Of a cleaning; None where there was none, or its log was cut or edited: it can be cleaned again."""
+    try:
+        log = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    whole = isinstance(log, dict) and {"unplay_version", "found"} <= log.keys()
+    return log if whole and ("error" in log or isinstance(log.get("confidence"), (int, float))) else None
+
+
 def _check_format(facts: Any, where: str) -> None:
     if not isinstance(facts, Mapping) or facts.get("format") != FORMAT:
         given = facts.get("format") if isinstance(facts, Mapping) else facts
@@ -404,6 +422,11 @@ def _check_format(facts: Any, where: str) -> None:
     missing = [name for name in NEEDED if name not in facts]
     if missing:
         raise BadInputError(f"{where} does not say {', '.join(missing)}: its session.json was cut or edited.")
+    for name, kinds in KINDS.items():
+        if not isinstance(facts[name], kinds):
+            raise BadInputError(
+                f"{where} says {facts[name]!r} for {name}, which cannot be: its session.json was edited."
+            )
 
 
 def _write_flac(path: Path, samples: Pcm, rate_hz: int) -> None:

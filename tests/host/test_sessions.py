@@ -114,6 +114,20 @@ def test_facts_that_are_missing_are_named(library: Library, scene: Scene) -> Non
         library.clean(damaged)
 
 
+def test_facts_of_a_wrong_kind_are_named(library: Library, scene: Scene) -> None:
+    session = add(library, scene)
+    (session.folder / "session.json").write_text(json.dumps({**session.facts, "frames": "many"}))
+    (damaged,) = library.sessions()
+    assert "says 'many' for frames" in str(damaged.problem)
+
+
+@pytest.mark.parametrize("log", ["", "{", "[1]", "{}", '{"unplay_version": "0.1.0", "found": true}'])
+def test_a_log_that_was_cut_makes_a_session_new(library: Library, scene: Scene, log: str) -> None:
+    session = add(library, scene)
+    (session.folder / "log.json").write_text(log)
+    assert library.session(session.id).state == "not cleaned"
+
+
 def test_cleaned_by_what_the_device_knows(library: Library, scene: Scene) -> None:
     """One clock, so no search, no drift; the scene at −10 dB comes out at 35, 25 leaves it a margin."""
     session = add(library, scene)
@@ -233,12 +247,14 @@ def test_the_command_line(
         return unplay_run("sessions", *arguments, "--library", library.path)
 
     assert "no sessions in" in run("list").out
+    assert "no sessions of attic in" in run("list", "--device", "attic").out
     session = add(library, scene)
     add(library, scene, "silent", reference=None, reference_delay_samples=None)
     assert "not cleaned" in run("list").out
     refused = run("open", session.id)
     assert refused.code == 2
     assert f"unplay sessions clean {session.id}" in refused.err
+    assert "nothing was played in it" in run("open", "silent").err
     cleaned = run("clean", "--new", "--method", "fir", "--json")
     assert cleaned.code == 0
     (row,) = json.loads(cleaned.out)

@@ -43,8 +43,10 @@ def list_(library: LibraryPath = None, device: Device = None, as_json: AsJson = 
     sessions = _library(library).sessions(device)
     if as_json:
         printing.print_json([as_row(session) for session in sessions])
+    elif sessions:
+        print_sessions(sessions)
     else:
-        print_sessions(sessions, _library(library))
+        print(f"no sessions {f'of {device} ' if device else ''}in {_library(library).path}")
 
 
 @app.command()
@@ -69,10 +71,7 @@ def open_(name: Name, library: LibraryPath = None) -> None:
     session = _library(library).session(name)
     page = session.folder / "report.html"
     if not page.exists():
-        raise BadInputError(
-            f"{session.name} has no page ({session.state}): clean it with "
-            f"`unplay sessions clean {session.id}`."
-        )
+        raise BadInputError(f"{session.name} has no page: {_why_no_page(session)}")
     print(page)
     webbrowser.open(page.absolute().as_uri())
 
@@ -94,7 +93,8 @@ def clean(
     """
     kept = _library(library)
     chosen = [kept.session(name) for name in names or []]
-    chosen += [session for session in kept.sessions(device) if new and is_new(session)]
+    if new:
+        chosen += filter(is_new, kept.sessions(device))
     if not chosen and not new:
         raise BadInputError("No session is named: name some, or add --new for all that are new.")
     chosen = list(dict.fromkeys(session.name for session in chosen))
@@ -173,7 +173,17 @@ def trends(
 def _library(path: Path | None) -> Library:
     from unplay.sessions import Library, default_library
 
+    if path is not None and path.exists() and not path.is_dir():
+        raise BadInputError(f"{path} is a file: name a folder of sessions.")
     return Library(default_library() if path is None else path)
+
+
+def _why_no_page(session: Session) -> str:
+    if session.reason is not None:
+        return session.reason
+    if session.facts["reference"] is None:
+        return "nothing was played in it, so there is nothing to take out."
+    return f"it was not cleaned; do so with `unplay sessions clean {session.id}`."
 
 
 def is_new(session: Session) -> bool:
@@ -216,16 +226,13 @@ def as_row(session: Session) -> dict[str, Any]:
     }
 
 
-def print_sessions(sessions: list[Session], library: Library) -> None:
+def print_sessions(sessions: list[Session]) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     from unplay.sessions import ENDED_WELL
 
-    if not sessions:
-        print(f"no sessions in {library.path}")
-        return
     table = Table(box=None, pad_edge=False)
     table.add_column("session", no_wrap=True)
     table.add_column("state", no_wrap=True)
