@@ -365,3 +365,15 @@ def test_nothing_is_wider_than_the_window(browser: Chrome, pages: list[Path], wi
         assert browser.execute_script(
             "return document.documentElement.scrollWidth <= document.documentElement.clientWidth"
         ), page.name
+
+
+def test_paper_is_white_and_has_all_that_is_not_for_clicking(browser: Chrome, pages: list[Path]) -> None:
+    """From a dark screen, too."""
+    dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", dark | {"media": "print"})
+    browser.get(pages[0].as_uri())
+    style = "return getComputedStyle(document.querySelector(arguments[0])).getPropertyValue(arguments[1])"
+    assert browser.execute_script(style, ":root", "--panel").strip() == "#ffffff"
+    assert browser.execute_script(style, ".player", "display") == "none"
+    assert browser.execute_script(style, ".jump", "display") != "none"
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
