@@ -267,6 +267,20 @@ def test_no_address(address: str) -> None:
         Cluster(address)
 
 
+def test_another_version_there(scheduler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here and there are processes of this machine, so each pretends to have a version of its own."""
+    monkeypatch.setattr(workers, "version", lambda name: f"{name}-{os.getpid()}")
+    with pytest.raises(BadInputError, match=f"has unplay unplay-.* and here is unplay-{os.getpid()}"):
+        Cluster(scheduler)
+
+
+def test_no_worker_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "CONNECT_S", 0.5)
+    cluster: Any = LocalCluster(n_workers=0, dashboard_address=":0")
+    with cluster, pytest.raises(BadInputError, match="has no workers: start some"):
+        Cluster(cluster.scheduler_address)
+
+
 def test_no_scheduler_there(takes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "CONNECT_S", 0.2)
     with pytest.raises(BadInputError, match=r"no dask scheduler at tcp://127\.0\.0\.1:9"):

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
@@ -106,6 +107,37 @@ class Cluster:
                 "workers with `dask worker ADDRESS --nthreads 1`."
             ) from error
         self._executor = self._client.get_executor(pure=False)
+        try:
+            self._require_workers(address)
+            self._require_one_version()
+        except BadInputError:
+            self.close()
+            raise
+
+    def _require_workers(self, address: str) -> None:
+        try:
+            self._client.wait_for_workers(1, CONNECT_S)
+        except TimeoutError as error:
+            raise BadInputError(
+                f"The dask scheduler at {address} has no workers: start some with "
+                f"`dask worker {address} --nthreads 1`."
+            ) from error
+
+    def _require_one_version(self) -> None:
+        """Raises BadInputError where the scheduler or a worker has no unplay, or another."""
+        found: Any = self._client.run(version, "unplay", on_error="return")
+        try:
+            found["the scheduler"] = self._client.run_on_scheduler(version, "unplay")
+        except PackageNotFoundError as error:
+            found["the scheduler"] = error
+        ours = version("unplay")
+        for where, theirs in found.items():
+            if theirs != ours:
+                has = "no unplay" if isinstance(theirs, Exception) else f"unplay {theirs}"
+                raise BadInputError(
+                    f"{where} has {has}, and here is {ours}: install 'unplay[cluster]' of one version on all "
+                    "machines."
+                )
 
     @property
     def n_at_once(self) -> int:
