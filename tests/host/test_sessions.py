@@ -306,8 +306,8 @@ def test_what_gets_worse_is_named(
     assert str(page) in run.out
     text = page.read_text("utf-8")
     assert "37 sessions of 3 devices: attic, kitchen got worse." in text
-    assert "Confidence is worse than it was: by 0.26." in text
-    assert "Reduction is worse than it was: by 5.5 dB." in text
+    assert "Confidence: worse than before by 0.26." in text
+    assert "Reduction: worse than before by 5.5 dB." in text
     assert text.index("<h2>kitchen</h2>") < text.index("<h2>cellar</h2>")
     assert text.index("ended early: power") < text.index("kitchen11") < text.index("cellar02")
     assert 'href="library/attic/attic00/report.html"' in text
