@@ -151,7 +151,8 @@ def trends(
 ) -> None:
     """How the sessions of each device change over time, the oldest first, and what gets worse.
 
-    Worse is a newest session beyond what is usual, or a slow change over the last thirty.
+    A figure is worse when the newest session is beyond what is usual, or when it has changed little by little
+    over the last thirty.
 
     Example: unplay sessions trends --device kitchen --report page.html
     """
