@@ -384,6 +384,14 @@ class WholeFile(io.FileIO):
         return BadInputError(f"{self.path} cannot be written ({error.strerror}): {advice}.")
 
 
+def write_whole(path: Path, data: bytes) -> None:
+    """A file that is there with all of it, or not at all. Raises BadInputError."""
+    with WholeFile(path) as file:
+        file.write(data)
+        file.sync()
+        file.publish()
+
+
 def divide(recording: Samples, removed: Samples, bits: int | None) -> tuple[Samples, Samples]:
     """Near end and removed part that add up to the recording, both within full scale.
 

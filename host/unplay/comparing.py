@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
 
 from unplay import cleaning, metrics
-from unplay.audio import AudioReader, WholeFile, is_same_file, load_mono
+from unplay.audio import AudioReader, is_same_file, load_mono, write_whole
 from unplay.errors import BadInputError, UnplayError
 from unplay.removal.alignment import Alignment, aligned_reference
 
@@ -202,10 +202,7 @@ def compare(
 
         progress("drawing the page", 1.0)
         sounds = {rows[0].name: heard} | {o.entry.name: o.near_end for o in outputs if o.near_end is not None}
-        with WholeFile(page) as file:
-            file.write(compare_page(comparison, recording, sounds, rate_hz).encode())
-            file.sync()
-            file.publish()
+        write_whole(page, compare_page(comparison, recording, sounds, rate_hz).encode())
     return comparison
 
 

@@ -11,7 +11,8 @@ untouched. No score fails on silence: ratios end at about ±300 dB.
     reference_correlation    the reference, aligned   0 to 1    multiple correlation, by the filter of sdr_db
     aecmos                   the reference, aligned   1 to 5    Purin et al. 2022, ICASSP
 
-The tests hold the first two to `fast_bss_eval` and the third to `pystoi` within 1e-6.
+The tests hold the first two to `fast_bss_eval`, the second to `mir_eval`, and the third to `pystoi` within
+1e-6.
 """
 
 from __future__ import annotations

@@ -17,9 +17,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from numpy.typing import NDArray
 from unplay.audio import AudioFormat, AudioWriter
 from unplay.cleaning import Progress, Result, clean
 from unplay.errors import BadInputError, NotConfidentError, ReferenceAbsentError
+from unplay.trends import Figure, worse_by
 
 if TYPE_CHECKING:
     from unplay.removal.alignment import Alignment
@@ -72,6 +74,16 @@ class Session:
         return None if self.log is None or "error" in self.log else self.log["confidence"]
 
     @property
+    def reduction_db(self) -> float | None:
+        """By how much it is less loud after cleaning."""
+        return None if self.log is None else self.log.get("reduction_db")
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is damaged, or could not be cleaned."""
+        return self.problem or (self.log or {}).get("error")
+
+    @property
     def state(self) -> str:
         """damaged, not cleaned, cleaned, or why it could not be: absent, not confident."""
         if self.problem is not None:
@@ -96,22 +108,26 @@ class Session:
 
 @dataclass(frozen=True)
 class Trend:
-    """One figure of a device's sessions over time, the oldest first; None where a session has none."""
+    """One figure of a device's sessions over time, the oldest first; None where a session has none.
+
+    worse: how much worse the newest is than it was, in the figure's unit, as `unplay.trends.worse_by` says.
+    """
 
     device: str
-    figure: str
+    figure: Figure
     values: list[float | None]
+    worse: float | None
 
 
-FIGURES: dict[str, Callable[[Session], float | None]] = {
-    "start offset, samples": lambda session: session.facts["start_offset_samples"],
-    "clipped samples": lambda session: session.facts["clipped_samples"],
-    "late blocks": lambda session: session.facts["late_blocks"],
-    "dropped frames": lambda session: session.facts["dropped_frames"],
-    "less loud, dB": lambda session: (session.log or {}).get("reduction_db"),
-    "confidence": lambda session: session.confidence,
+FIGURES: dict[Figure, Callable[[Session], float | None]] = {
+    Figure("confidence", "", 0.05, 1): lambda session: session.confidence,
+    Figure("reduction", "dB", 2.0, 1): lambda session: session.reduction_db,
+    Figure("start offset", "samples", 0.0, 0): lambda session: session.facts["start_offset_samples"],
+    Figure("clipped samples", "", 1.0, -1): lambda session: session.facts["clipped_samples"],
+    Figure("late blocks", "", 1.0, -1): lambda session: session.facts["late_blocks"],
+    Figure("dropped frames", "", 1.0, -1): lambda session: session.facts["dropped_frames"],
 }
-"""What is worth watching on a device: its timing, its level, its load, and how well its sessions clean."""
+"""What is worth watching on a device: how well its sessions clean, its timing, its level, its load."""
 
 NEEDED = (
     "rate_hz",
@@ -128,6 +144,15 @@ NEEDED = (
     "dropped_frames",
 )
 """Of session.json, what is used here; None where a device cannot know it."""
+
+
+KINDS = dict.fromkeys(NEEDED, (int, float, NoneType)) | {
+    "rate_hz": int,
+    "frames": int,
+    "ended": str,
+    "reference": (dict, NoneType),
+}
+"""What session.json has for each; everything but these is a number, or None."""
 
 
 def default_library() -> Path:
@@ -273,13 +298,8 @@ class Library:
 
     def trends(self, device: str | None = None) -> list[Trend]:
         """Every figure of every device over time."""
-        sessions = [session for session in self.sessions(device) if session.problem is None]
-        sessions.sort(key=lambda session: (session.device, session.facts["started_s"] or 0, session.id))
-        return [
-            Trend(name, figure, [of(session) for session in sessions if session.device == name])
-            for name in dict.fromkeys(session.device for session in sessions)
-            for figure, of in FIGURES.items()
-        ]
+        kept = by_device(self.sessions(device))
+        return [trend for name, history in kept.items() for trend in trends_of(name, history)]
 
     def _folders(self) -> Iterator[Path]:
         for path in sorted(self.path.glob("*/*/session.json")):
@@ -301,11 +321,24 @@ class Library:
         try:
             facts = json.loads((folder / "session.json").read_text("utf-8"))
             _check_format(facts, str(folder))
-            log_path = folder / "log.json"
-            log = json.loads(log_path.read_text("utf-8")) if log_path.exists() else None
         except (OSError, ValueError, BadInputError) as error:
             return Session(device, id, folder, {}, None, f"{folder} cannot be read: {error}")
-        return Session(device, id, folder, facts, log)
+        return Session(device, id, folder, facts, _read_log(folder / "log.json"))
+
+
+def by_device(sessions: Iterable[Session]) -> dict[str, list[Session]]:
+    """Those of each device that can be read, the oldest first."""
+    found: dict[str, list[Session]] = {}
+    for session in sorted(sessions, key=lambda s: (s.device, s.facts.get("started_s") or 0, s.id)):
+        if session.problem is None:
+            found.setdefault(session.device, []).append(session)
+    return found
+
+
+def trends_of(device: str, history: Sequence[Session]) -> list[Trend]:
+    """Of each figure of its sessions, the oldest first."""
+    tracks = [(figure, [value_of(session) for session in history]) for figure, value_of in FIGURES.items()]
+    return [Trend(device, figure, values, worse_by(values, figure)) for figure, values in tracks]
 
 
 def folder_name(name: str) -> str:
@@ -370,6 +403,16 @@ class _NewFolder:
             shutil.rmtree(self._partial, ignore_errors=True)
 
 
+def _read_log(path: Path) -> Mapping[str, Any] | None:
+    """Of a cleaning; None where there was none, or its log was cut or edited: it can be cleaned again."""
+    try:
+        log = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    whole = isinstance(log, dict) and {"unplay_version", "found"} <= log.keys()
+    return log if whole and ("error" in log or isinstance(log.get("confidence"), (int, float))) else None
+
+
 def _check_format(facts: Any, where: str) -> None:
     if not isinstance(facts, Mapping) or facts.get("format") != FORMAT:
         given = facts.get("format") if isinstance(facts, Mapping) else facts
@@ -379,6 +422,11 @@ def _check_format(facts: Any, where: str) -> None:
     missing = [name for name in NEEDED if name not in facts]
     if missing:
         raise BadInputError(f"{where} does not say {', '.join(missing)}: its session.json was cut or edited.")
+    for name, kinds in KINDS.items():
+        if not isinstance(facts[name], kinds):
+            raise BadInputError(
+                f"{where} says {facts[name]!r} for {name}, which cannot be: its session.json was edited."
+            )
 
 
 def _write_flac(path: Path, samples: Pcm, rate_hz: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import soundfile
 from distributed import LocalCluster
@@ -22,7 +24,7 @@ import unplay
 from unplay.batch import run as batch
 from unplay.batch import workers
 from unplay.batch.manifest import Row, check_rows, rows_of
-from unplay.batch.workers import ATTEMPTS, LocalWorkers, WorkerDiedError, outcomes
+from unplay.batch.workers import ATTEMPTS, Cluster, LocalWorkers, WorkerDiedError, outcomes
 from unplay.errors import BadInputError
 from unplay.virtual.scene import make_scene
 
@@ -97,6 +99,20 @@ def test_the_page_is_worst_first(takes: Path, tmp_path: Path) -> None:
     assert [result["id"] for result in done.worst[:3]] == order[:3]
 
 
+@pytest.mark.parametrize(("ahead", "order"), [(1000, "dcba"), (2, "cdba")])
+def test_the_longest_is_first(
+    ahead: int, order: str, takes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the second case two wait at a time: b and c, of which a third one, a, is shorter; then comes d."""
+    monkeypatch.setattr(batch, "LOOKED_AHEAD", ahead)
+    for name, n_bytes in (("b", 20), ("c", 30), ("a", 10), ("d", 40)):
+        (tmp_path / f"{name}.wav").write_bytes(bytes(n_bytes))
+    manifest = tmp_path / "in.csv"
+    manifest.write_text("reference,recording\n" + "".join(f"{takes}/song0.wav,{n}.wav\n" for n in "bcad"))
+    done = batch.run(manifest, settings=FIR, jobs=1)
+    assert "".join(result["id"] for result in lines(done.folder)) == order
+
+
 @pytest.mark.parametrize("change", ["settings", "recording", "output", "cut short", "again"])
 def test_what_has_changed_is_done_again(change: str, takes: Path, tmp_path: Path) -> None:
     folder = tmp_path / "in"
@@ -124,15 +140,24 @@ def test_what_has_changed_is_done_again(change: str, takes: Path, tmp_path: Path
         assert {result["sha256"] for result in lines(out)} == {result["sha256"] for result in before}
 
 
-def test_a_killed_batch_goes_on(takes: Path, tmp_path: Path) -> None:
-    """Killed, not interrupted: nothing can be tidied up."""
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_batch_goes_on(how: signal.Signals, takes: Path, tmp_path: Path) -> None:
+    """Interrupted, all processes at once, as a terminal does it; or the first killed with nothing tidied."""
     command = [sys.executable, "-c", "from unplay.cli import main; main()", "batch", str(takes / "takes.csv")]
     command += ["-o", str(tmp_path / "out"), "--method", "fir", "--jobs", "1"]
     results = tmp_path / "out" / "results.jsonl"
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_until(lambda: results.exists() and results.read_bytes().count(b"\n") >= 2)
-    process.kill()
-    process.wait()
+    if how == signal.SIGINT:
+        os.killpg(process.pid, how)
+    else:
+        process.kill()
+    # until the last one that could write there has ended
+    _, told = process.communicate()
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert told.endswith("unplay: interrupted; the same command goes on from here\n")
+        assert "Traceback" not in told
     done = batch.run(takes / "takes.csv", tmp_path / "out", settings=FIR, jobs=1)
     assert done.n_kept >= 2
     assert done.counts == {0: 4, 2: 2, 3: 1}
@@ -200,10 +225,10 @@ def kill_one_child_at(folder: Path, killed: list[int]) -> None:
         time.sleep(0.002)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def scheduler() -> Iterator[str]:
     """The address of a dask scheduler with two workers, processes of this machine."""
-    cluster: Any = LocalCluster(2, threads_per_worker=1, processes=True, dashboard_address=":0")
+    cluster: Any = LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0")
     with cluster:
         yield cluster.scheduler_address
 
@@ -218,6 +243,42 @@ def test_a_dask_cluster_survives_a_killed_worker(takes: Path, tmp_path: Path, sc
     local = batch.run(takes / "takes.csv", tmp_path / "local", settings=FIR, jobs=1)
     there, here = ({r["id"]: r["sha256"] for r in lines(folder)} for folder in (done.folder, local.folder))
     assert there == here
+
+
+def faults_of_arrays(n: int) -> int:
+    """Pages that the system had to supply for n arrays of 2 MiB, one after another."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(n):
+        np.ones(1 << 18)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="how glibc's malloc is set")
+def test_workers_of_dask_use_freed_memory_again(scheduler: str) -> None:
+    """As dask starts them they would take all 100 arrays anew; three leave room for their own doings."""
+    cluster = Cluster(scheduler)
+    assert cluster.submit(faults_of_arrays, 100).result() < 3 * (1 << 21) // resource.getpagesize()
+    cluster.close()
+
+
+@pytest.mark.parametrize("address", ["somewhere", "http://127.0.0.1:9", "tcp://127.0.0.1"])
+def test_no_address(address: str) -> None:
+    with pytest.raises(BadInputError, match=f"no dask scheduler at {address} "):
+        Cluster(address)
+
+
+def test_another_version_there(scheduler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here and there are processes of this machine, so each pretends to have a version of its own."""
+    monkeypatch.setattr(workers, "version", lambda name: f"{name}-{os.getpid()}")
+    with pytest.raises(BadInputError, match=f"has unplay unplay-.* and here is unplay-{os.getpid()}"):
+        Cluster(scheduler)
+
+
+def test_no_worker_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "CONNECT_S", 0.5)
+    cluster: Any = LocalCluster(n_workers=0, dashboard_address=":0")
+    with cluster, pytest.raises(BadInputError, match="has no workers: start some"):
+        Cluster(cluster.scheduler_address)
 
 
 def test_no_scheduler_there(takes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,12 +335,14 @@ def test_manifests_of_every_kind_say_the_same(tmp_path: Path) -> None:
     ("name", "text", "sentence"),
     [
         ("m.csv", "reference;take\na;b\n", "no column 'recording' but 'reference', 'take'"),
-        ("m.csv", "", "no column 'reference'"),
+        ("m.csv", "", "begins with an empty line"),
         ("m.csv", "reference,recording\n", "names no recordings"),
         ("m.csv", "reference,recording\na.wav,\n", "line 2 names no recording"),
         ("m.csv", "reference,recording\na.wav,b.wav,c\n", "line 2 has more entries"),
         ("m.csv", "reference,recording\na.wav,b.wav\na.wav,B.flac\n", "two recordings with the id 'B'"),
         ("m.csv", "reference,recording,id\na.wav,b.wav,../b\n", "the id '../b'"),
+        ("m.csv", "reference,recording,id\na.wav,b.wav,a/log.json\n", "id 'a/log.json', and a file"),
+        ("m.csv", "reference,recording,id\na.wav,b.wav,Index.html\n", "id 'Index.html', and a file"),
         ("m.csv", "reference,recording,id\na.wav,b.wav,/etc\n", "the id '/etc'"),
         ("m.jsonl", '{"reference": "a.wav"}\n', "line 1 names no recording"),
         ("m.jsonl", '{"reference": "a.wav"\n', "line 1 is not JSON"),
@@ -341,7 +404,18 @@ def test_nothing_of_a_user_is_written_over(takes: Path, tmp_path: Path) -> None:
         batch.run(takes / "takes.csv", takes)
     with pytest.raises(BadInputError, match="holds the recordings"):
         batch.run(takes, takes)
+    with pytest.raises(BadInputError, match=r"broken\.wav is a file"):
+        batch.run(takes / "takes.csv", takes / "broken.wav")
     assert not (takes / "results.jsonl").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_a_result(takes: Path, tmp_path: Path) -> None:
+    (tmp_path / "in the way").touch()
+    row = Row("a", takes / "song0.wav", takes / "take0.wav")
+    result = batch.clean_row(batch.Task(row, tmp_path / "in the way" / "a", FIR))
+    assert result["exit_code"] == 2
+    assert "in the way" in result["reason"]
+    assert "cannot be used (Not a directory): name a place" in result["reason"]
 
 
 def test_a_bug_is_a_result(takes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fast_bss_eval.numpy
+import mir_eval.separation
 import numpy as np
 import pystoi
 import pytest
@@ -106,6 +107,23 @@ def test_sdrs_of_a_scene_agree_with_fast_bss_eval(scene: Scene) -> None:
         assert sdr_db(truth, estimate) == pytest.approx(theirs_db, abs=1e-6)
         theirs_db = float(fast_bss_eval.numpy.si_sdr(truth[None], estimate[None])[0])
         assert si_sdr_db(truth, estimate) == pytest.approx(theirs_db, abs=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:mir_eval.separation.bss_eval_sources:FutureWarning")
+def test_sdr_agrees_with_mir_eval(scene: Scene) -> None:
+    """Its separation module is the reference implementation in Python, and announced to go with 0.9."""
+    coloured = scipy.signal.lfilter([1.0], [1, -0.8], np.append(noise(1), np.zeros(40)))
+    filtered = np.convolve(coloured, noise(2, 30))[: len(coloured)]
+    for truth, estimate in (
+        (scene.true_near_end, scene.recording),
+        (scene.true_near_end, scene.true_near_end + 0.01 * scene.echo),
+        *(
+            (coloured, filtered + 10 ** (-level_db / 20) * noise(3, len(coloured)))
+            for level_db in (-30, 0, 50)
+        ),
+    ):
+        theirs_db, *_ = mir_eval.separation.bss_eval_sources(truth[None], estimate[None], False)
+        assert sdr_db(truth, estimate) == pytest.approx(float(theirs_db[0]), abs=1e-6)
 
 
 def test_stoi_is_that_of_pystoi(scene: Scene) -> None:

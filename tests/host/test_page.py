@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import soundfile
+from numpy.typing import NDArray
 
 from unplay import comparing
 from unplay.batch import run as batch
@@ -23,7 +24,9 @@ from unplay.hil.floors import Floor
 from unplay.hil.history import Trend
 from unplay.hil.validation import FIGURES, Plan, Row, Validation
 from unplay.report import echo, pictures
+from unplay.report.sessions_page import sessions_page
 from unplay.report.validation_page import validation_page
+from unplay.sessions import Session
 from unplay.virtual.scene import Scene, make_scene
 
 if TYPE_CHECKING:
@@ -220,11 +223,22 @@ def test_a_browser_plays_switches_and_seeks(browser: Chrome, page: Path) -> None
         )
 
     wait_until(lambda: gains()["near_end"] > 0.5 and gains()["recording"] < 0.01, "the near end alone")
-    before = browser.execute_script("return at")
+    # from 1 s on, so that it goes on for a while; the ear keeps the last 0.7 s
+    browser.execute_script(
+        "go(1.0);"
+        "window.ear = new AnalyserNode(context, {fftSize: 32768});"
+        "for (const player of Object.values(players)) player.gain.connect(ear);"
+        "window.before = [startedAt, ...sources];"
+    )
+    time.sleep(0.3)
     browser.find_element(By.CSS_SELECTOR, "input[value=recording]").click()
     wait_until(lambda: gains()["recording"] > 0.9 and gains()["near_end"] < 0.01, "the recording alone")
-    # the same position: it plays on, and no source was started anew
-    assert before <= browser.execute_script("return at") < before + 5
+    heard = browser.execute_script(
+        "const heard = new Float32Array(ear.fftSize); ear.getFloatTimeDomainData(heard); return [...heard]"
+    )
+    assert longest_silence(np.array(heard)) < 0.005 * browser.execute_script("return context.sampleRate")
+    # the same position: the same sources run on from the same start
+    assert browser.execute_script("return [startedAt, ...sources].every((one, k) => one === before[k])")
     browser.execute_script("go(6.0)")
     wait_until(lambda: 6.0 <= browser.execute_script("return at") < 8.0, "playing from 6 s")
     play.click()
@@ -237,6 +251,12 @@ def test_a_browser_plays_switches_and_seeks(browser: Chrome, page: Path) -> None
         if json.loads(entry["message"])["message"]["method"] == "Network.requestWillBeSent"
     ]
     assert [url for url in requested if not url.startswith(("data:", page.as_uri()))] == []
+
+
+def longest_silence(heard: NDArray[np.floating]) -> int:
+    """Samples in a row that are nothing, since the first that was something."""
+    sounds = np.flatnonzero(np.abs(heard) > 1e-6)
+    return int(np.max(np.diff(sounds, append=len(heard)), initial=0)) if len(sounds) else len(heard)
 
 
 AXE = Path(__file__).parent / "browser" / "node_modules" / "axe-core" / "axe.min.js"
@@ -262,7 +282,7 @@ def serious_violations(browser: Chrome, page: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def pages(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Of clean, compare, batch and validate."""
+    """Of clean, compare, batch, validate and sessions."""
     folder = tmp_path_factory.mktemp("pages")
     reference, recording, compared = (folder / name for name in ("song.wav", "take.wav", "compare.html"))
     soundfile.write(reference, scene.reference, scene.sample_rate_hz)
@@ -276,7 +296,9 @@ def pages(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     done = batch.run(manifest, settings=batch.Settings("fir", report=True))
     validated = folder / "validated.html"
     validated.write_text(page_of_devices(scene), "utf-8")
-    return [done.folder / "take" / "report.html", compared, done.page, validated]
+    listed = folder / "sessions.html"
+    listed.write_text(sessions_page(getting_worse(folder), folder), "utf-8")
+    return [done.folder / "take" / "report.html", compared, done.page, validated, listed]
 
 
 def page_of_devices(scene: Scene) -> str:
@@ -312,6 +334,18 @@ def page_of_devices(scene: Scene) -> str:
     return validation_page(done, {"/dev/ttyUSB7": "nothing answers at /dev/ttyUSB7"})
 
 
+def getting_worse(folder: Path) -> list[Session]:
+    """Four sessions of a device, the last of which is worse, and a damaged one."""
+    facts = {
+        "rate_hz": 16_000, "frames": 16_000, "ended": "length", "started_s": 0, "reference": None,
+        "start_offset_samples": 12, "clipped_samples": 0, "late_blocks": 0, "dropped_frames": 0,
+    }  # fmt: skip
+    confidences = (0.9, 0.91, 0.92, 0.6)
+    logs = [{"confidence": confidence, "reduction_db": 12.0} for confidence in confidences]
+    readable = [Session("kitchen", f"s{k}", folder, facts, log) for k, log in enumerate(logs)]
+    return [Session("kitchen", "s4", folder, {}, None, "s4 cannot be read"), *readable]
+
+
 def test_nobody_is_kept_out(browser: Chrome, pages: list[Path]) -> None:
     """Contrast, names, order, keyboard, as far as a program can tell."""
     for scheme in ("light", "dark"):
@@ -331,3 +365,15 @@ def test_nothing_is_wider_than_the_window(browser: Chrome, pages: list[Path], wi
         assert browser.execute_script(
             "return document.documentElement.scrollWidth <= document.documentElement.clientWidth"
         ), page.name
+
+
+def test_paper_is_white_and_has_all_that_is_not_for_clicking(browser: Chrome, pages: list[Path]) -> None:
+    """From a dark screen, too."""
+    dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", dark | {"media": "print"})
+    browser.get(pages[0].as_uri())
+    style = "return getComputedStyle(document.querySelector(arguments[0])).getPropertyValue(arguments[1])"
+    assert browser.execute_script(style, ":root", "--panel").strip() == "#ffffff"
+    assert browser.execute_script(style, ".player", "display") == "none"
+    assert browser.execute_script(style, ".jump", "display") != "none"
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import webbrowser
 from collections.abc import Callable
 from pathlib import Path
@@ -111,6 +112,20 @@ def test_facts_that_are_missing_are_named(library: Library, scene: Scene) -> Non
     assert "does not say frames" in str(damaged.problem)
     with pytest.raises(BadInputError, match="does not say frames"):
         library.clean(damaged)
+
+
+def test_facts_of_a_wrong_kind_are_named(library: Library, scene: Scene) -> None:
+    session = add(library, scene)
+    (session.folder / "session.json").write_text(json.dumps({**session.facts, "frames": "many"}))
+    (damaged,) = library.sessions()
+    assert "says 'many' for frames" in str(damaged.problem)
+
+
+@pytest.mark.parametrize("log", ["", "{", "[1]", "{}", '{"unplay_version": "0.1.0", "found": true}'])
+def test_a_log_that_was_cut_makes_a_session_new(library: Library, scene: Scene, log: str) -> None:
+    session = add(library, scene)
+    (session.folder / "log.json").write_text(log)
+    assert library.session(session.id).state == "not cleaned"
 
 
 def test_cleaned_by_what_the_device_knows(library: Library, scene: Scene) -> None:
@@ -232,12 +247,14 @@ def test_the_command_line(
         return unplay_run("sessions", *arguments, "--library", library.path)
 
     assert "no sessions in" in run("list").out
+    assert "no sessions of attic in" in run("list", "--device", "attic").out
     session = add(library, scene)
     add(library, scene, "silent", reference=None, reference_delay_samples=None)
     assert "not cleaned" in run("list").out
     refused = run("open", session.id)
     assert refused.code == 2
     assert f"unplay sessions clean {session.id}" in refused.err
+    assert "nothing was played in it" in run("open", "silent").err
     cleaned = run("clean", "--new", "--method", "fir", "--json")
     assert cleaned.code == 0
     (row,) = json.loads(cleaned.out)
@@ -262,16 +279,57 @@ def test_the_command_line(
     assert [s.id for s in library.sessions()] == ["silent"]
 
 
+def test_what_gets_worse_is_named(
+    library: Library, scene: Scene, tmp_path: Path, unplay_run: Callable
+) -> None:
+    """Kitchen at once, by 0.26; attic little by little, by 5.5 dB over 12 sessions; not the cellar."""
+    for k in range(12):
+        wiggle = 0.01 * (k % 3)
+        for device, confidence, reduction_db in (
+            ("kitchen", 0.95 - wiggle if k < 11 else 0.68, 20.0),
+            ("attic", 0.95, 20.0 - 0.5 * k),
+            ("cellar", 0.95 - wiggle, 20.0 + wiggle),
+        ):
+            session = add(library, scene, f"{device}{k:02}", device, started_s=1_795_774_500 + 86_400 * k)
+            pretend_cleaned(session, confidence=confidence, reduction_db=reduction_db)
+    add(library, scene, "cut", "cellar", ended="power", started_s=None)
+    (library.session("attic00").folder / "report.html").touch()
+    worse = {
+        (trend.device, trend.figure.title): trend.worse
+        for trend in library.trends()
+        if trend.worse is not None
+    }
+    assert worse == {("kitchen", "confidence"): 0.26, ("attic", "reduction"): 5.5}
+    page = tmp_path / "trends.html"
+    run = unplay_run("sessions", "trends", "--library", library.path, "--report", page)
+    assert run.code == 0
+    assert str(page) in run.out
+    text = page.read_text("utf-8")
+    assert "37 sessions of 3 devices: attic, kitchen got worse." in text
+    assert "Confidence: worse than before by 0.26." in text
+    assert "Reduction: worse than before by 5.5 dB." in text
+    assert text.index("<h2>kitchen</h2>") < text.index("<h2>cellar</h2>")
+    assert text.index("ended early: power") < text.index("kitchen11") < text.index("cellar02")
+    assert 'href="library/attic/attic00/report.html"' in text
+    assert not re.search(r"https?://", text)
+
+
+def test_a_library_of_nothing_has_a_page(library: Library, tmp_path: Path, unplay_run: Callable) -> None:
+    page = tmp_path / "trends.html"
+    assert unplay_run("sessions", "trends", "--library", library.path, "--report", page).code == 0
+    assert "0 sessions of 0 devices" in page.read_text("utf-8")
+
+
 def test_trends_are_of_each_device_in_time(library: Library, scene: Scene, unplay_run: Callable) -> None:
     for k in range(8):
         # the newest are added first
         session = add(library, scene, f"s{8 - k}", started_s=1000 - k, start_offset_samples=100 - k)
         pretend_cleaned(session, confidence=0.9, reduction_db=20.0 - k)
     add(library, scene, "t1", "attic", started_s=None)
-    trends = {(trend.device, trend.figure): trend.values for trend in library.trends()}
-    assert trends["kitchen", "start offset, samples"] == [93, 94, 95, 96, 97, 98, 99, 100]
-    assert trends["kitchen", "less loud, dB"] == [13.0, 14.0, 15.0, 16.0, 17.0, 18.0, 19.0, 20.0]
-    assert trends["attic", "less loud, dB"] == [None]
+    trends = {(trend.device, trend.figure.title): trend.values for trend in library.trends()}
+    assert trends["kitchen", "start offset"] == [93, 94, 95, 96, 97, 98, 99, 100]
+    assert trends["kitchen", "reduction"] == [13.0, 14.0, 15.0, 16.0, 17.0, 18.0, 19.0, 20.0]
+    assert trends["attic", "reduction"] == [None]
     printed = unplay_run("sessions", "trends", "--library", library.path).out
     assert "▁▂▃▄▅▆▇█" in printed
     assert (

@@ -18,7 +18,8 @@ from unplay.hil.floors import Floor
 from unplay.hil.junit import junit
 from unplay.hil.rack import Rack
 from unplay.hil.validation import FIGURES, QUICK, Plan, Row, Validation
-from unplay.report.validation_page import sparkline, validation_page
+from unplay.report.charts import sparkline
+from unplay.report.validation_page import validation_page
 from unplay_shared import marker
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
+from unplay.batch.results import FILES, NAME, PAGE_NAME
 from unplay.errors import BadInputError
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".w64", ".rf64")
@@ -58,7 +59,7 @@ def rows_of(source: Path, passed_over: Path | None = None) -> Iterator[Row]:
 
 
 def check_rows(rows: Iterator[Row], source: Path) -> Iterator[Row]:
-    """The same rows. Raises BadInputError where two would have one folder, or there are none."""
+    """The same rows. Raises BadInputError where not each can have a folder of its own, or there are none."""
     seen: dict[str, str] = {}
     for row in rows:
         # some file systems do not tell capitals apart
@@ -66,7 +67,12 @@ def check_rows(rows: Iterator[Row], source: Path) -> Iterator[Row]:
         if key in seen:
             raise BadInputError(
                 f"{source} has two recordings with the id {row.id!r}, {seen[key]} and {row.recording.name}: "
-                "give each an id of its own in the column `id` of a manifest."
+                "give each an id of its own in the column `id` of a manifest, or leave one out."
+            )
+        if not {NAME, PAGE_NAME, *FILES}.isdisjoint(key.split("/")):
+            raise BadInputError(
+                f"{source} has a recording with the id {row.id!r}, and a file of the results has that name: "
+                "give it another in the column `id` of a manifest."
             )
         seen[key] = row.recording.name
         yield row
@@ -90,6 +96,8 @@ def _lines(source: Path, file: TextIO) -> Iterator[tuple[int, Mapping[str, Any]]
     heading = file.readline()
     delimiter = max(DELIMITERS, key=heading.count)
     names = [name.strip() for name in next(csv.reader([heading], delimiter=delimiter), [])]
+    if not any(names):
+        raise BadInputError(f"{source} begins with an empty line: its first line must name the columns.")
     for name in ("reference", "recording"):
         if name not in names:
             raise BadInputError(

@@ -10,7 +10,11 @@ from typing import IO, Any
 
 from unplay.errors import BadInputError
 
-NAME = "results.jsonl"
+NAME, PAGE_NAME = "results.jsonl", "index.html"
+"""In the folder of a batch, beside those of its recordings."""
+
+FILES = ("near_end.wav", "near_end.flac", "removed.wav", "removed.flac", "log.json", "report.html")
+"""In the folder of a recording."""
 
 OUTCOMES = {
     0: "cleaned",
@@ -33,6 +37,8 @@ class Results:
         self.path = folder / NAME
         self.counts: Counter[int] = Counter()
         self._ranks: list[tuple[float, int]] = []
+        if folder.exists() and not folder.is_dir():
+            raise BadInputError(f"{folder} is a file: name a folder as --output.")
         if folder.is_dir() and any(folder.iterdir()) and not self.path.exists():
             raise BadInputError(
                 f"{folder} holds files that are not those of an earlier `unplay batch`: name another "

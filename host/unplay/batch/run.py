@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import unplay
 from unplay.audio import WholeFile
 from unplay.batch.manifest import Row, check_rows, rows_of
-from unplay.batch.results import Results
+from unplay.batch.results import FILES, PAGE_NAME, Results
 from unplay.batch.workers import Cluster, LocalWorkers, WorkerDiedError, Workers, outcomes
 from unplay.errors import BadInputError, UnplayError
 
-PAGE_NAME = "index.html"
 FINAL = (0, 3, 4)
 """Exit codes that stand when a batch is run again: cleaned, absent, not confident."""
 
@@ -33,6 +34,9 @@ MEASURED = (
     "report",
 )
 """What is None in the line of a recording that was not cleaned."""
+
+LOOKED_AHEAD = 1000
+"""Of so many recordings the longest is the next."""
 
 Progress = Callable[[int, int, dict[str, Any]], None]
 """Called with how many results there are, of how many, and the newest."""
@@ -97,8 +101,9 @@ def run(
 
     Raises BadInputError where the source, the output folder or the scheduler cannot be used.
     """
-    source, settings = Path(source), settings or Settings()
-    folder = _beside(source) if output is None else Path(output)
+    # absolute: workers may be elsewhere
+    source, settings = Path(source).absolute(), settings or Settings()
+    folder = _beside(source) if output is None else Path(output).absolute()
     _check(source, folder, settings, jobs)
     wanted = {row.id: _identity(row) for row in check_rows(rows_of(source, folder), source)}
     workers: Workers = LocalWorkers(jobs or os.cpu_count() or 1) if scheduler is None else Cluster(scheduler)
@@ -138,7 +143,9 @@ def clean_row(task: Task) -> dict[str, Any]:
     except UnplayError as error:
         result |= {"exit_code": error.exit_code, "reason": str(error)}
     except OSError as error:
-        result |= {"exit_code": BadInputError.exit_code, "reason": str(error)}
+        where = error.filename or task.folder
+        reason = f"{where} cannot be used ({error.strerror or error}): name a place where you may write."
+        result |= {"exit_code": BadInputError.exit_code, "reason": reason}
     except Exception as error:
         result |= {
             "exit_code": UnplayError.exit_code,
@@ -199,16 +206,36 @@ def _blank(task: Task) -> dict[str, Any]:
         "stamps": _stamps(row.reference, row.recording),
         "settings": vars(task.settings),
         "unplay_version": unplay.__version__,
+        "warnings": [],
         **dict.fromkeys(MEASURED),
     }
 
 
 def _results(tasks: Iterator[Task], workers: Workers) -> Iterator[dict[str, Any]]:
-    for task, outcome in outcomes(clean_row, tasks, workers):
+    for task, outcome in outcomes(clean_row, _longest_first(tasks), workers):
         if isinstance(outcome, WorkerDiedError):
             yield _blank(task) | {"exit_code": outcome.exit_code, "reason": str(outcome)}
         else:
             yield outcome
+
+
+def _longest_first(tasks: Iterable[Task]) -> Iterator[Task]:
+    """The same tasks. In the end, when some workers have nothing left to do, the others do short ones."""
+    numbered = ((-_size_bytes(task.row.recording), number, task) for number, task in enumerate(tasks))
+    waiting = list(islice(numbered, LOOKED_AHEAD))
+    heapq.heapify(waiting)
+    for later in numbered:
+        yield heapq.heappushpop(waiting, later)[-1]
+    for *_, task in sorted(waiting):
+        yield task
+
+
+def _size_bytes(path: Path) -> int:
+    """Stands for the length, which would have to be read; 0 where there is no file."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _beside(source: Path) -> Path:
@@ -262,7 +289,7 @@ def _stamps(*paths: Path | None) -> list[str | None]:
 
 def _remove_earlier(folder: Path) -> None:
     """What an earlier attempt wrote, whole or not."""
-    for name in ("near_end.wav", "near_end.flac", "removed.wav", "removed.flac", "log.json", "report.html"):
+    for name in FILES:
         (folder / name).unlink(missing_ok=True)
         for partial in folder.glob(f".{name}.*.partial"):
             partial.unlink(missing_ok=True)

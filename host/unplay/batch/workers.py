@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import queue
@@ -9,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
@@ -21,6 +23,13 @@ ATTEMPTS = 3
 """A recording at which this many workers died is given up: it may be what kills them."""
 
 CONNECT_S = 10
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Parameters of glibc's mallopt(3)."""
+
+KEPT_BYTES = 1 << 28
+LARGEST_KEPT_BYTES = 1 << 25
+"""How much freed memory a worker keeps; the largest array that is taken from it (glibc allows no more)."""
 
 
 class WorkerDiedError(UnplayError):
@@ -81,6 +90,7 @@ class Cluster:
     def __init__(self, address: str) -> None:
         try:
             from distributed import Client
+            from distributed.comm.addressing import get_address_host_port, normalize_address
             from distributed.scheduler import KilledWorker
         except ImportError as error:
             raise BadInputError(
@@ -88,6 +98,8 @@ class Cluster:
             ) from error
         self.died = (KilledWorker,)
         try:
+            # a client that could not be made is closed with a traceback, so the address is looked at before
+            get_address_host_port(normalize_address(address), strict=True)
             self._client = Client(address, timeout=CONNECT_S, set_as_default=False)
         except (OSError, ValueError) as error:
             raise BadInputError(
@@ -95,6 +107,37 @@ class Cluster:
                 "workers with `dask worker ADDRESS --nthreads 1`."
             ) from error
         self._executor = self._client.get_executor(pure=False)
+        try:
+            self._require_workers(address)
+            self._require_one_version()
+        except BadInputError:
+            self.close()
+            raise
+
+    def _require_workers(self, address: str) -> None:
+        try:
+            self._client.wait_for_workers(1, CONNECT_S)
+        except TimeoutError as error:
+            raise BadInputError(
+                f"The dask scheduler at {address} has no workers: start some with "
+                f"`dask worker {address} --nthreads 1`."
+            ) from error
+
+    def _require_one_version(self) -> None:
+        """Raises BadInputError where the scheduler or a worker has no unplay, or another."""
+        found: Any = self._client.run(version, "unplay", on_error="return")
+        try:
+            found["the scheduler"] = self._client.run_on_scheduler(version, "unplay")
+        except PackageNotFoundError as error:
+            found["the scheduler"] = error
+        ours = version("unplay")
+        for where, theirs in found.items():
+            if theirs != ours:
+                has = "no unplay" if isinstance(theirs, Exception) else f"unplay {theirs}"
+                raise BadInputError(
+                    f"{where} has {has}, and here is {ours}: install 'unplay[cluster]' of one version on all "
+                    "machines."
+                )
 
     @property
     def n_at_once(self) -> int:
@@ -103,7 +146,7 @@ class Cluster:
         return 2 * max(1, sum(threads_of_workers.values()))
 
     def submit(self, work: Callable[[Task], Outcome], task: Task) -> Future[Outcome]:
-        return self._executor.submit(work, task)
+        return self._executor.submit(_worked_at, work, task)
 
     def close(self) -> None:
         self._client.close()
@@ -147,6 +190,26 @@ def _new_process() -> ProcessPoolExecutor:
 def _begin() -> None:
     """One thread a process; and an end with its parent, which would else be waited for for ever."""
     os.environ["OMP_NUM_THREADS"] = "1"
+    _keep_freed_memory()
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
+def _worked_at(work: Callable[[Task], Outcome], task: Task) -> Outcome:
+    """work(task), on a worker that somebody else has started."""
+    _keep_freed_memory()
+    return work(task)
+
+
+def _keep_freed_memory() -> None:
+    """Have this process use freed memory again instead of giving it back, where its C library is glibc.
+
+    Arrays of some megabytes are taken and freed all the time while a recording is cleaned, and the system
+    zeroes every page that is taken anew. Dask's workers give back all above 64 kB (MALLOC_TRIM_THRESHOLD_);
+    half of their time went there.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+        mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT_BYTES)

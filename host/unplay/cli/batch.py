@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -55,6 +56,8 @@ def batch(
     Exit codes: 0 all were cleaned; else the least of what `unplay clean` would have ended with: 1 a bug or a
     worker that died, 2 bad usage or bad input, 3 the reference absent, 4 not removed with confidence.
     """
+    # what goes wrong there is told by our own exceptions; this would add tracebacks
+    logging.getLogger("distributed.client").disabled = True
     with printing.progress() as progress:
         from unplay.batch.run import Settings, run
 
@@ -65,15 +68,19 @@ def batch(
             elif verbose:
                 print(f"{result['id']}: cleaned, confidence {result['confidence']:.2f}", file=sys.stderr)
 
-        done = run(
-            source,
-            output,
-            settings=Settings(method.value, strength, warp, removed, report),
-            jobs=jobs,
-            scheduler=scheduler,
-            again=again,
-            progress=tell,
-        )
+        try:
+            done = run(
+                source,
+                output,
+                settings=Settings(method.value, strength, warp, removed, report),
+                jobs=jobs,
+                scheduler=scheduler,
+                again=again,
+                progress=tell,
+            )
+        except KeyboardInterrupt:
+            print("unplay: interrupted; the same command goes on from here", file=sys.stderr)
+            raise
     if as_json:
         printing.print_json(as_document(done))
     else:

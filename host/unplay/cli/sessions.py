@@ -43,8 +43,10 @@ def list_(library: LibraryPath = None, device: Device = None, as_json: AsJson = 
     sessions = _library(library).sessions(device)
     if as_json:
         printing.print_json([as_row(session) for session in sessions])
+    elif sessions:
+        print_sessions(sessions)
     else:
-        print_sessions(sessions, _library(library))
+        print(f"no sessions {f'of {device} ' if device else ''}in {_library(library).path}")
 
 
 @app.command()
@@ -69,10 +71,7 @@ def open_(name: Name, library: LibraryPath = None) -> None:
     session = _library(library).session(name)
     page = session.folder / "report.html"
     if not page.exists():
-        raise BadInputError(
-            f"{session.name} has no page ({session.state}): clean it with "
-            f"`unplay sessions clean {session.id}`."
-        )
+        raise BadInputError(f"{session.name} has no page: {_why_no_page(session)}")
     print(page)
     webbrowser.open(page.absolute().as_uri())
 
@@ -94,7 +93,8 @@ def clean(
     """
     kept = _library(library)
     chosen = [kept.session(name) for name in names or []]
-    chosen += [session for session in kept.sessions(device) if new and is_new(session)]
+    if new:
+        chosen += filter(is_new, kept.sessions(device))
     if not chosen and not new:
         raise BadInputError("No session is named: name some, or add --new for all that are new.")
     chosen = list(dict.fromkeys(session.name for session in chosen))
@@ -141,22 +141,50 @@ def remove(
 
 
 @app.command()
-def trends(library: LibraryPath = None, device: Device = None, as_json: AsJson = False) -> None:
-    """How the sessions of each device change over time, the oldest first.
+def trends(
+    library: LibraryPath = None,
+    device: Device = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="PAGE.html", help="Write a page, every session on it.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """How the sessions of each device change over time, the oldest first, and what gets worse.
 
-    Example: unplay sessions trends --device kitchen
+    A figure is worse when the newest session is beyond what is usual, or when it has changed little by little
+    over the last thirty.
+
+    Example: unplay sessions trends --device kitchen --report page.html
     """
-    found = _library(library).trends(device)
+    kept = _library(library)
+    if report is not None:
+        from unplay.audio import write_whole
+        from unplay.report.sessions_page import sessions_page
+
+        write_whole(report, sessions_page(kept.sessions(device), report.parent).encode())
+    found = kept.trends(device)
     if as_json:
-        printing.print_json([vars(trend) for trend in found])
-    else:
-        print_trends(found)
+        printing.print_json([trend_as_json(trend) for trend in found])
+        return
+    print_trends(found)
+    if report is not None:
+        print(f"wrote the page to {report}")
 
 
 def _library(path: Path | None) -> Library:
     from unplay.sessions import Library, default_library
 
+    if path is not None and path.exists() and not path.is_dir():
+        raise BadInputError(f"{path} is a file: name a folder of sessions.")
     return Library(default_library() if path is None else path)
+
+
+def _why_no_page(session: Session) -> str:
+    if session.reason is not None:
+        return session.reason
+    if session.facts["reference"] is None:
+        return "nothing was played in it, so there is nothing to take out."
+    return f"it was not cleaned; do so with `unplay sessions clean {session.id}`."
 
 
 def is_new(session: Session) -> bool:
@@ -183,32 +211,29 @@ def _clean_one(library: Library, name: str, method: str) -> int:
 
 
 def as_row(session: Session) -> dict[str, Any]:
-    facts, log = session.facts, session.log or {}
+    facts = session.facts
     return {
         "device": session.device,
         "id": session.id,
         "folder": str(session.folder),
         "state": session.state,
-        "reason": session.problem or log.get("error"),
+        "reason": session.reason,
         "started_s": facts.get("started_s"),
         "duration_s": session.duration_s,
         "ended": facts.get("ended"),
         "reference": (facts.get("reference") or {}).get("name"),
         "confidence": session.confidence,
-        "reduction_db": log.get("reduction_db"),
+        "reduction_db": session.reduction_db,
     }
 
 
-def print_sessions(sessions: list[Session], library: Library) -> None:
+def print_sessions(sessions: list[Session]) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     from unplay.sessions import ENDED_WELL
 
-    if not sessions:
-        print(f"no sessions in {library.path}")
-        return
     table = Table(box=None, pad_edge=False)
     table.add_column("session", no_wrap=True)
     table.add_column("state", no_wrap=True)
@@ -236,24 +261,33 @@ def print_session(session: Session) -> None:
     print(f"{'files':{width}}  {', '.join(sorted(path.name for path in session.folder.iterdir()))}")
 
 
+def trend_as_json(trend: Trend) -> dict[str, Any]:
+    figure = {"figure": trend.figure.title, "unit": trend.figure.unit}
+    return {"device": trend.device, **figure, "values": trend.values, "worse": trend.worse}
+
+
 def print_trends(found: list[Trend]) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("device", "figure", "oldest to newest", box=None, pad_edge=False)
-    for heading in ("sessions", "median", "newest"):
+    from unplay.trends import known, usual
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("device", "figure", "oldest to newest"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("usual", "newest", "worse by"):
         table.add_column(heading, justify="right", no_wrap=True)
     for trend in found:
-        known = sorted(value for value in trend.values if value is not None)
-        if known:
-            newest = next(value for value in reversed(trend.values) if value is not None)
-            figures = (str(len(known)), f"{known[len(known) // 2]:g}", f"{newest:g}")
-            table.add_row(escape(trend.device), trend.figure, sparkline(trend.values), *figures)
+        measured, expected = known(trend.values), usual(trend.values)
+        if measured:
+            figures = (expected and expected[0], measured[-1], trend.worse)
+            shown = ("" if value is None else f"{value:.4g}" for value in figures)
+            table.add_row(escape(trend.device), trend.figure.heading, sparkline(trend.values), *shown)
     Console().print(table)
 
 
-def sparkline(values: list[float | None], n: int = 40) -> str:
+def sparkline(values: list[float | None], n: int = 20) -> str:
     """The last n values as bars between their least and their greatest, a gap where there is none."""
     bars = "▁▂▃▄▅▆▇█"
     values = values[-n:]

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import json
-import statistics
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from unplay.audio import WholeFile
+from unplay.audio import write_whole
 from unplay.errors import BadInputError
 from unplay.hil.validation import FIGURES, FORMAT, Validation
 from unplay.sessions import VALIDATIONS, folder_name
-
-RECENT, LEAST_RUNS = 10, 3
-"""Earlier runs that a new one is compared with: the last ten, when there are three."""
-
-USUAL_DEVIATIONS = 3 * 1.4826
-"""In median absolute deviations: three standard deviations of what changes by chance."""
+from unplay.trends import worse_by
 
 
 @dataclass(frozen=True)
 class Trend:
     """A figure of a device over its runs, the oldest first, with this one at the end; None: not measured.
 
-    worse: how much worse than the median of the recent ones before, in its unit; None where it is not, or
-    not by more than the figure's step and what is usual.
+    worse: how much worse than it was, in its unit, as `unplay.trends.worse_by` says.
     """
 
     name: str
@@ -55,14 +48,6 @@ def require_folders(library: Path, *paths: Path | None) -> None:
             raise BadInputError(f"{path} cannot be written: name a file in a folder that is there.")
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """A file that is there with all of it, or not at all. Raises BadInputError."""
-    with WholeFile(path) as file:
-        file.write(data)
-        file.sync()
-        file.publish()
-
-
 def earlier(validation: Validation, library: Path) -> list[dict[str, Any]]:
     """The runs of the same device and plan before this one, the oldest first, of those that can be read."""
     runs = [_read(path) for path in _folder(library, validation.device).glob("*.json")]
@@ -85,16 +70,8 @@ def trends(validation: Validation, runs: list[dict[str, Any]]) -> dict[str, Tren
 
 
 def _trend(name: str, value: float | None, runs: list[dict[str, Any]]) -> Trend:
-    before = [_value(run, name) for run in runs]
-    known = [past for past in before[-RECENT:] if past is not None]
-    worse = None
-    if len(known) >= LEAST_RUNS and value is not None:
-        figure, usual = FIGURES[name], statistics.median(known)
-        change = figure.better * (usual - value)
-        deviation = statistics.median(abs(past - usual) for past in known)
-        if change > 0 and change >= max(figure.step, USUAL_DEVIATIONS * deviation):
-            worse = round(change, 4)
-    return Trend(name, [*before, value], worse)
+    values = [*(_value(run, name) for run in runs), value]
+    return Trend(name, values, worse_by(values, FIGURES[name]))
 
 
 def _value(run: dict[str, Any], name: str) -> float | None:

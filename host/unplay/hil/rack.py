@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unplay.audio import write_whole
 from unplay.board.link import DeviceLink
 from unplay.errors import DeviceUnreachableError, UnplayError, ValidationError
 from unplay.hil import history
@@ -39,12 +40,12 @@ class Rack:
         ] + [{"port": port, "passed": False, "error": reason} for port, reason in self.reasons.items()]
 
     def write_junit(self, path: Path) -> None:
-        history.write_whole(path, junit([validation for validation, _ in self.done], self.reasons))
+        write_whole(path, junit([validation for validation, _ in self.done], self.reasons))
 
     def write_page(self, path: Path) -> None:
         from unplay.report.validation_page import validation_page
 
-        history.write_whole(path, validation_page(self.done, self.reasons).encode())
+        write_whole(path, validation_page(self.done, self.reasons).encode())
 
     def require(self) -> None:
         """Raises what a run broke off with, else ValidationError where a floor does not hold."""

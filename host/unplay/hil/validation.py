@@ -27,6 +27,7 @@ from unplay.hil.power_cycle import power_cycle
 from unplay.hil.takes import Take, expected_residual, fetch, record, song
 from unplay.metrics import echo_reduction_db
 from unplay.report import echo
+from unplay.trends import Figure
 
 FORMAT = 1
 FULL_SCALE = 32768.0
@@ -44,20 +45,6 @@ BROKEN_OFF = "power"
 """What a sidecar says until a recording has ended well."""
 
 Progress = Callable[[str, float], None]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """What can be measured. step: a change that is worth a look. better: 1 where more is, −1 less, 0 none."""
-
-    title: str
-    unit: str
-    step: float
-    better: int
-
-    def amount(self, value: float) -> str:
-        """A value with its unit, to four digits."""
-        return f"{value:.4g} {self.unit}".rstrip()
 
 
 FIGURES = {

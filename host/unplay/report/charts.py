@@ -13,13 +13,19 @@ from numpy.typing import NDArray
 from unplay.removal.clock import Stretch
 from unplay.report import pictures
 from unplay.report.echo import EchoPath
+from unplay.trends import Figure, known, usual
 
 FloatArray = NDArray[np.floating]
+
+SPARK_WIDTH, SPARK_HEIGHT = 120, 24
 
 
 @dataclass(frozen=True)
 class Chart:
-    """Curves in a box of COLUMNS by 120: SVG paths of a line and a band around it, and the axis' texts."""
+    """Curves in a box of COLUMNS by 120: SVG paths of a line and a band around it, and the axis' texts.
+
+    colour: of both, by its name in style.html.
+    """
 
     title: str
     line: str
@@ -28,6 +34,7 @@ class Chart:
     middle: str
     right: str
     over_time: bool = False
+    colour: str = "near_end"
 
 
 def levels(recorded: FloatArray, left: FloatArray, removed: FloatArray, rate_hz: int) -> dict[str, Any]:
@@ -145,6 +152,50 @@ def _thinned(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
     edges = np.unique(np.linspace(0, len(y), pictures.COLUMNS, endpoint=False).astype(int))
     ends = np.stack([np.minimum.reduceat(y, edges), np.maximum.reduceat(y, edges)], axis=1)
     return np.repeat(x[edges], 2) * pictures.COLUMNS, ends.reshape(-1)
+
+
+def over_sessions(figure: Figure, values: Sequence[float | None], first: str, last: str) -> Chart:
+    """A figure that got worse, from session to session, and where it usually was before the newest.
+
+    values: the oldest first, None where not measured. first, last: when those were recorded.
+    """
+    measured = known(values)
+    median, deviation = usual(values) or (measured[-1], 0.0)
+    low, high = min(*measured, median - deviation), max(*measured, median + deviation)
+    margin = 0.1 * (high - low) or 1.0
+    low, high = low - margin, high + margin
+
+    def y(value: float) -> float:
+        return 120 * (high - value) / (high - low)
+
+    at = [k for k, value in enumerate(values) if value is not None]
+    x = [k * pictures.COLUMNS / max(1, len(values) - 1) for k in at]
+    # at least as thick as the line
+    up, down = y(median + deviation) - 0.75, y(median - deviation) + 0.75
+    return Chart(
+        figure.title,
+        pictures.path(x, [y(value) for value in measured]),
+        pictures.path([0, pictures.COLUMNS, pictures.COLUMNS, 0], [up, up, down, down]) + "Z",
+        first,
+        f"from {figure.amount(max(measured))} down to {figure.amount(min(measured))}; the band is usual",
+        last,
+        colour="removed",
+    )
+
+
+def sparkline(values: Sequence[float | None], step: float) -> str:
+    """A path through the values that there are, in a box of SPARK_WIDTH by SPARK_HEIGHT.
+
+    The box is at least a step high, so that what changes by less looks level.
+    """
+    points = [(k, value) for k, value in enumerate(values) if value is not None]
+    if len(points) < 2:
+        return ""
+    low, high = min(value for _, value in points), max(value for _, value in points)
+    last, span, middle = len(values) - 1, max(high - low, step) or 1.0, (low + high) / 2
+    x = [2 + (SPARK_WIDTH - 4) * k / last for k, _ in points]
+    y = [SPARK_HEIGHT / 2 + (SPARK_HEIGHT - 4) * (middle - value) / span for _, value in points]
+    return pictures.path(x, y)
 
 
 def clock(time_s: float) -> str:

@@ -13,8 +13,6 @@ from unplay.hil.validation import Row, Validation
 from unplay.report import charts, echo, pictures
 from unplay.report.page import environment
 
-SPARK_WIDTH, SPARK_HEIGHT = 120, 24
-
 
 @dataclass(frozen=True)
 class Line:
@@ -42,7 +40,7 @@ def validation_page(
             unreachable=unreachable,
             devices=[_device(validation, trends) for validation, trends in done],
             columns=pictures.COLUMNS,
-            spark=(SPARK_WIDTH, SPARK_HEIGHT),
+            spark_box=(charts.SPARK_WIDTH, charts.SPARK_HEIGHT),
         )
     )
 
@@ -54,7 +52,7 @@ def _verdict(done: Sequence[Validation], unreachable: Mapping[str, str]) -> str:
 
 def _device(validation: Validation, trends: Mapping[str, Trend]) -> dict[str, Any]:
     lines = [
-        Line(row, trends[row.name], sparkline(trends[row.name].values, row.figure.step))
+        Line(row, trends[row.name], charts.sparkline(trends[row.name].values, row.figure.step))
         for row in sorted(validation.rows, key=lambda row: (row.passed, trends[row.name].worse is None))
     ]
     known = len(validation.taps) and validation.taps.any()
@@ -66,18 +64,3 @@ def _device(validation: Validation, trends: Mapping[str, Trend]) -> dict[str, An
         "runs": len(lines[0].trend.values),
         "echo": charts.of_echo(echo.of_taps(validation.taps, RATE_HZ)) if known else None,
     }
-
-
-def sparkline(values: Sequence[float | None], step: float) -> str:
-    """A path through the values that there are, in a box of SPARK_WIDTH by SPARK_HEIGHT.
-
-    The box is at least a step high, so that what changes by less looks level.
-    """
-    points = [(k, value) for k, value in enumerate(values) if value is not None]
-    if len(points) < 2:
-        return ""
-    low, high = min(value for _, value in points), max(value for _, value in points)
-    last, span, middle = len(values) - 1, max(high - low, step) or 1.0, (low + high) / 2
-    x = [2 + (SPARK_WIDTH - 4) * k / last for k, _ in points]
-    y = [SPARK_HEIGHT / 2 + (SPARK_HEIGHT - 4) * (middle - value) / span for _, value in points]
-    return pictures.path(x, y)
