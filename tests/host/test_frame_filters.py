@@ -16,9 +16,9 @@ STFT = Stft(512)
 
 def left_by_filters(residual: np.ndarray, echo: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """What either filter leaves of a residual (n_samples,): (2, n_samples)."""
-    spectra = [np.complex64(STFT.forward(signal)) for signal in (residual, echo, reference)]
+    spectra = STFT.forward(np.stack([residual, echo, reference])).astype(np.complex64)
     filters = FrameFilters(1, STFT.n_bins)
-    frames = [filters.step(*(s[None] for s in frame))[:, 0] for frame in zip(*spectra, strict=True)]
+    frames = [filters.step(*frame[:, None])[:, 0] for frame in spectra.swapaxes(0, 1)]
     return STFT.inverse(np.stack(frames, axis=1), len(residual))
 
 
@@ -57,7 +57,8 @@ def test_where_nothing_plays_nothing_changes(signals: tuple[np.ndarray, ...]) ->
 
 def test_streams_beside_each_other_do_not_meet(signals: tuple[np.ndarray, ...]) -> None:
     talker, echo, reference = signals
-    spectra = np.complex64([STFT.forward(signal[:RATE_HZ]) for signal in (talker + echo, echo, reference)])
+    pieces = np.stack([talker + echo, echo, reference])[:, :RATE_HZ]
+    spectra = STFT.forward(pieces).astype(np.complex64)
     alone, beside = FrameFilters(1, STFT.n_bins), FrameFilters(2, STFT.n_bins)
     for frame in spectra.swapaxes(0, 1):
         expected = alone.step(*frame[:, None])[:, 0]

@@ -186,7 +186,7 @@ def _missing_gain(heard: FloatArray, left: FloatArray, knot: int) -> FloatArray:
     before, share = at.astype(np.intp), at % 1
 
     def on_knots(values: FloatArray, of_before: FloatArray, of_after: FloatArray) -> FloatArray:
-        sums = np.bincount(before, values * of_before, n_knots)
+        sums = np.bincount(before, values * of_before, n_knots).astype(np.float64)
         return sums + np.bincount(before + 1, values * of_after, n_knots)
 
     on_knot, rest = np.zeros(n_knots), left

@@ -162,8 +162,9 @@ class Suppressor:
 
     def _next(self, frames: FloatArray) -> NDArray[np.float64]:
         """The samples (HOP,) that this frame makes known; none for the first frames."""
-        residual, echo, reference = np.fft.rfft(frames * self._stft.window)
-        followed = self._filters.step(*np.complex64([residual, echo, reference])[:, None])[:, 0]
+        spectra = np.fft.rfft(frames * self._stft.window)
+        residual, echo, reference = spectra
+        followed = self._filters.step(*spectra.astype(np.complex64)[:, None])[:, 0]
         self._spectra.append(np.stack([residual, *followed]))
         silent = not frames[1:].any()
         self._since_played.append(self._since_played[-1] + 1 if silent else 0)

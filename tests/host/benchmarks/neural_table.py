@@ -85,10 +85,10 @@ def followed(clip: Clip) -> list[FloatArray]:
     """What the frame filters leave of the residual, without the network."""
     stft = Stft(N_FFT, HOP)
     level, played_level = np.std(clip.residual + clip.echo), np.std(clip.reference)
-    signals = (clip.residual / level, clip.echo / level, clip.reference / played_level)
-    frames = zip(*(np.complex64(stft.forward(signal)) for signal in signals), strict=True)
+    signals = np.stack([clip.residual / level, clip.echo / level, clip.reference / played_level])
+    frames = stft.forward(signals).astype(np.complex64).swapaxes(0, 1)
     filters = FrameFilters(1, N_FFT // 2 + 1)
-    left = np.stack([filters.step(*(s[None] for s in spectra))[:, 0] for spectra in frames], axis=1)
+    left = np.stack([filters.step(*frame[:, None])[:, 0] for frame in frames], axis=1)
     return [level * stft.inverse(spectrogram, len(clip.residual)) for spectrogram in left]
 
 
