@@ -41,6 +41,9 @@ LEAST_TAKEN_DB, ABOVE_CHANCE_DB = -10.0, 3.0
 chance. Of 161 simulated residuals that validated its training it then treats 71, which gain 4.5 dB in the
 mean and lose 0.4 dB at most; without the conditions the cleanest lost up to 34 dB."""
 
+LEAST_HEARD_DB = -40.0
+"""Of what it takes, beside the echo: below, what is left is noise, which is not ours to take."""
+
 HALF_SURE_DB = 1.0
 """Gain on what the fit did not see at which the confidence is one half: chance reaches 0.7."""
 
@@ -180,10 +183,12 @@ def _with_network(
     half = len(residual) // 2
     by_chance = suppress(residual, np.roll(echo, half), np.roll(reference, half), rate_hz)
     taken_db, chance_db = (_ratio_db(residual - x, x) for x in (cleaned, by_chance))
-    used = taken_db > LEAST_TAKEN_DB and taken_db > chance_db + ABOVE_CHANCE_DB
+    heard_db = _ratio_db(residual - cleaned, echo)
+    used = taken_db > max(LEAST_TAKEN_DB, chance_db + ABOVE_CHANCE_DB) and heard_db > LEAST_HEARD_DB
     reason = (
         f"takes {taken_db:+.1f} dB beside what it leaves, {chance_db:+.1f} dB by chance; "
-        f"{LEAST_TAKEN_DB:g} dB, and {ABOVE_CHANCE_DB:g} dB more than by chance, are needed"
+        f"{LEAST_TAKEN_DB:g} dB, and {ABOVE_CHANCE_DB:g} dB more than by chance, are needed; "
+        f"that is {heard_db:+.1f} dB beside the echo, and {LEAST_HEARD_DB:g} dB are needed"
     )
     return cleaned if used else residual, StageDecision("network", used, _ratio_db(residual, cleaned), reason)
 
