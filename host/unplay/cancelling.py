@@ -13,12 +13,10 @@ import numpy as np
 from unplay.audio import AudioFormat, AudioReader, AudioWriter, WholeFile, is_same_file
 from unplay.errors import BadInputError
 from unplay.metrics import echo_reduction_db
-from unplay.removal.canceller import Samples16, cancel, cancel_with_trace
+from unplay.removal.canceller import FULL_SCALE, Samples16, as_samples16, cancel, cancel_with_trace
 from unplay_shared.settings import complete, partitions, ram_bytes
 
 Progress = Callable[[str, float], None]
-
-FULL_SCALE = 32768
 
 
 @dataclass(frozen=True)
@@ -111,10 +109,10 @@ def _check_outputs(outputs: list[Path], inputs: list[Path], force: bool) -> None
 def _read(path: Path, rate_hz: int) -> tuple[Samples16, bool]:
     """A file as a device would have it, and whether those are its very samples."""
     with AudioReader(path) as reader:
-        samples = reader.mono(rate_hz).astype(np.float64) * FULL_SCALE
+        samples = reader.mono(rate_hz).astype(np.float64)
         exact = reader.format.sample_rate_hz == rate_hz and reader.format.n_channels == 1
-    rounded = np.clip(np.round(samples), -FULL_SCALE, FULL_SCALE - 1)
-    return rounded.astype(np.int16), exact and bool(np.all(rounded == samples))
+    rounded = as_samples16(samples)
+    return rounded, exact and bool(np.all(rounded == samples * FULL_SCALE))
 
 
 def _delayed(x: Samples16, n_samples: int) -> Samples16:

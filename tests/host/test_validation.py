@@ -72,7 +72,7 @@ def test_two_runs_are_no_trend(tmp_path: Path):
 def test_the_command_ends_with_what_went_wrong():
     well, ill = run(1, 24.0), run(1, 9.0)
     Rack([(well, {})], {}).require()
-    with pytest.raises(ValidationError, match="kitchen: echo_reduction_db") as failed:
+    with pytest.raises(ValidationError, match=r"kitchen: echo reduction: 9 dB \(asked: ≥ 10\)") as failed:
         Rack([(well, {}), (ill, {})], {}).require()
     assert failed.value.exit_code == 6
     with pytest.raises(BadInputError, match="full"):

@@ -33,10 +33,14 @@ def test_without_a_device():
 """
 
 
-def pytest_run(folder: Path, *options: object) -> tuple[int, dict[str, str], str]:
-    """Exit code, outcome by test, and what was printed, of a run of pytest in a folder of its own."""
+def pytest_run(folder: Path, *options: object, embedded: bool = False) -> tuple[int, dict[str, str], str]:
+    """Exit code, outcome by test, and what was printed, of a run of pytest in a folder of its own.
+
+    embedded: with pytest-embedded, which is loaded wherever it is installed.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     command = [sys.executable, "-m", "pytest", "-rs", "--strict-markers", "--junit-xml=out.xml"]
+    command += [] if embedded else ["-p", "no:pytest_embedded"]
     done = subprocess.run(
         [*command, *map(str, options)],
         cwd=folder,
@@ -125,6 +129,16 @@ def test_a_port_without_a_device_fails(folder: Path):
     assert code == pytest.ExitCode.TESTS_FAILED
     assert outcomes["test_the_link[dev-no-such-port]"] == "error"
     assert "no-such-port" in printed
+
+
+def test_it_works_beside_pytest_embedded(micropython: str, folder: Path):
+    """Both with options of their own, and a test that uses the fixtures of both."""
+    (folder / "test_both.py").write_text("def test_both(device, dut): device.link.call('status')")
+    options = ("--unplay-device", "virtual", "--port", "/dev/no-such-port", "-n", 1, "--dist", "loadgroup")
+    code, outcomes, printed = pytest_run(folder, *options, embedded=True)
+    assert code == 0, printed
+    assert "embedded" in printed
+    assert outcomes["test_it_hears[virtual-1]"] == outcomes["test_both[virtual-1]"] == "passed"
 
 
 def test_other_fixtures_may_be_called_device(tmp_path: Path):

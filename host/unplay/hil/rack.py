@@ -14,7 +14,7 @@ from unplay.errors import DeviceUnreachableError, UnplayError, ValidationError
 from unplay.hil import history
 from unplay.hil.floors import FloorsFile
 from unplay.hil.history import Trend
-from unplay.hil.junit import junit
+from unplay.hil.junit import junit, sentence
 from unplay.hil.validation import Plan, Progress, Validation, validate
 
 
@@ -53,8 +53,11 @@ class Rack:
             raise error
         failed = {validation.device: validation.failed for validation, _ in self.done if validation.failed}
         if failed:
-            texts = [f"{device}: {', '.join(row.name for row in rows)}" for device, rows in failed.items()]
-            raise ValidationError(f"not as good as asked for: {'; '.join(texts)}.")
+            texts = [f"{device}: {', '.join(map(sentence, rows))}" for device, rows in failed.items()]
+            raise ValidationError(
+                f"not as good as asked for: {'; '.join(texts)}. Was the room quiet? `unplay device doctor` "
+                "looks for the cause."
+            )
 
 
 def validate_all(

@@ -16,6 +16,7 @@ from unplay_shared.canceller import Canceller
 Samples16 = NDArray[np.int16]
 Progress = Callable[[str, float], None]
 
+FULL_SCALE = 32768
 WEIGHT_ONE = 1 << 25
 UNCERTAINTY_ONE = 1 << 27
 
@@ -34,6 +35,11 @@ class Trace:
     impulse_response: NDArray[np.float32]
     step: NDArray[np.float32]
     uncertainty: NDArray[np.float32]
+
+
+def as_samples16(x: NDArray[np.floating]) -> Samples16:
+    """Samples (n_samples,), full scale ±1, as a device has them: rounded, and clipped."""
+    return np.clip(np.round(x * float(FULL_SCALE)), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
 
 
 def cancel(

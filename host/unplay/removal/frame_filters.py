@@ -63,7 +63,7 @@ class FrameFilters:
         error = residual - np.sum(u * self._taps, axis=0)
         spread = np.sum(self._covariance * u.conj(), axis=1)
         power = np.sum(u * spread, axis=0).real
-        self._near_end_power += (1 - SMOOTHING) * (beside(error) - self._near_end_power)
+        self._near_end_power += (1 - SMOOTHING) * (_beside(error) - self._near_end_power)
         gain = spread / (power + self._near_end_power + LEAST_POWER)
         self._covariance -= gain[:, None] * spread.conj()
         self._taps += gain * error
@@ -74,7 +74,7 @@ class FrameFilters:
         self._covariance[taps, taps] += power
 
 
-def beside(error: ComplexArray) -> NDArray[np.float32]:
+def _beside(error: ComplexArray) -> NDArray[np.float32]:
     """Power (..., n_bins) of a bin and its two neighbours, in the mean."""
     power = error.real**2 + error.imag**2
     sum_ = power.copy()

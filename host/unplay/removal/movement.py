@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
 from scipy.ndimage import maximum_filter1d, uniform_filter1d
 
+from unplay.removal.chance import at_other_times
 from unplay.removal.echo_model import EchoModel
 from unplay.removal.echo_path import NearEndWeights, Paths
 from unplay.removal.stft import FFT_WORKERS, Stft
@@ -49,10 +50,8 @@ N_FINE_ROUNDS = 8
 FINE_GAIN_COST = 100.0
 """Log likelihood that the fine gains of a stretch must gain."""
 
-OTHER_TIMES = (0.183, 0.419, 0.737)
-"""Shifts of the echo, over the recording's length, that tell what chance reaches."""
-
 TIMES_CHANCE = 1.5
+"""And how many times that must be what it is with the echo of another time."""
 
 FINE_S, FADE_S = 0.1, 0.01
 """Time in which fine gains are taken or left; the fade at its borders."""
@@ -159,7 +158,6 @@ def sharpened_gain(
     n_stretch = round(FINE_S * sample_rate_hz)
     whitening = _whitening(left / np.sqrt(uniform_filter1d(left**2, n_stretch // 4) + 1e-12))
     heard, left = (np.convolve(signal, whitening)[: len(gain)] for signal in (echo, left))
-
     floor = 1e-6 * np.mean(left**2) + 1e-30
 
     def fitted(heard: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -169,7 +167,7 @@ def sharpened_gain(
         return missing, n_stretch / 2 * np.log(before / after)
 
     missing, likelier = fitted(heard)
-    chance = max(np.max(fitted(np.roll(heard, round(at * len(heard))))[1]) for at in OTHER_TIMES)
+    chance = max(np.max(fitted(other)[1]) for other in at_other_times(heard))
     right = likelier > max(FINE_GAIN_COST, TIMES_CHANCE * chance)
     around = maximum_filter1d(right.astype(float), n_stretch)
     return gain + missing * uniform_filter1d(around, round(FADE_S * sample_rate_hz))

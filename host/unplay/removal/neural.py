@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from unplay.errors import BadInputError
 from unplay.removal.baselines import fir
-from unplay.removal.canceller import cancel
+from unplay.removal.canceller import FULL_SCALE, as_samples16, cancel
 from unplay.removal.frame_filters import FrameFilters
 from unplay.removal.stft import Stft
 
@@ -215,11 +215,8 @@ class Neural:
 
 def device_residual(x: FloatArray, d: FloatArray, sample_rate_hz: int) -> FloatArray:
     """What the device's canceller leaves of d (n_samples,), full scale ±1; it hears up to 8 kHz."""
-    played, recorded = (
-        np.round(32767 * np.clip(soxr.resample(signal, sample_rate_hz, RATE_HZ), -1, 1)).astype(np.int16)
-        for signal in (x, d)
-    )
-    echo = (recorded.astype(np.float64) - cancel(played, recorded)) / 32767
+    played, recorded = (as_samples16(soxr.resample(signal, sample_rate_hz, RATE_HZ)) for signal in (x, d))
+    echo = (recorded.astype(np.float64) - cancel(played, recorded)) / FULL_SCALE
     return (d - _fitting(soxr.resample(echo, RATE_HZ, sample_rate_hz), len(d))).astype(d.dtype)
 
 

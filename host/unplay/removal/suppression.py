@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d, uniform_filter1d
 
+from unplay.removal.chance import at_other_times
 from unplay.removal.stft import Stft
 
 FloatArray = NDArray[np.floating]
@@ -53,9 +54,6 @@ LEAST_EVIDENCE = 0.05
 
 TIMES_CHANCE = 2.0
 """How many times the evidence must be what it is with the echo of another time."""
-
-OTHER_TIMES = (0.183, 0.419, 0.737)
-"""Shifts of the echo, over the recording's length, that tell what chance reaches."""
 
 CHANCE_BINS = 61
 """Bins over which chance is the largest found."""
@@ -109,9 +107,7 @@ def residual_echo_share(residual_power: FloatArray, echo_power: FloatArray) -> F
         return np.zeros(echo_power.shape[1])
     residual, echo = residual_power[heard], echo_power[heard]
     share, evidence = _likeliest_share(residual, echo)
-    by_chance = [
-        _likeliest_share(residual, np.roll(echo, round(at * len(echo)), axis=0))[1] for at in OTHER_TIMES
-    ]
+    by_chance = [_likeliest_share(residual, other)[1] for other in at_other_times(echo)]
     chance = maximum_filter1d(np.max(by_chance, axis=0), CHANCE_BINS)
     share[evidence < LEAST_EVIDENCE + TIMES_CHANCE * chance] = 0.0
     return uniform_filter1d(share, 5).clip(0) * (maximum_filter1d(share, 5) > 0)
