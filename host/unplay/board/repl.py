@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from unplay.board.faults import NoAnswerError, PortError
 from unplay.board.ports import gone, require_serial
+from unplay_shared import packets
 
 if TYPE_CHECKING:
     from mpremote.transport_serial import SerialTransport
@@ -20,6 +21,7 @@ _TRIES = 3
 _CLOSING_S = 0.2
 _ENDING_S = 0.3
 _PROMPT_S = 2
+_PATIENCE_S = packets.SESSION_MS / 1000 + _PROMPT_S  # in a session whose host is gone unplay takes no Ctrl-C
 _READ_S = 2.0  # the longest silence of a board that works
 _WRITE_S = 5.0  # a board that hangs takes nothing
 
@@ -116,15 +118,17 @@ def _enter(transport: SerialTransport, port: str) -> None:
     """Ends what runs, first: an application needs a moment for it, and would read what comes meanwhile."""
     from mpremote.transport import TransportError
 
-    for attempt in range(_TRIES):
+    deadline_s = time.monotonic() + _PATIENCE_S
+    ending_s = _ENDING_S
+    while time.monotonic() < deadline_s:
         try:
             transport.serial.write(b"\r\x03\x03")
-            time.sleep(_ENDING_S * (1 + attempt))
+            time.sleep(ending_s)
             with contextlib.redirect_stdout(io.StringIO()):
                 transport.enter_raw_repl(soft_reset=False, timeout_overall=_PROMPT_S)
             return
         except TransportError:
-            continue
+            ending_s = min(2 * ending_s, _PROMPT_S)
         except OSError as error:
             raise gone(port, error) from error
     raise NoAnswerError(
