@@ -178,18 +178,6 @@ def test_a_host_that_was_killed_does_not_keep_the_prompt(new_device: NewDevice):
             assert run("print(1 + 1)") == 2
 
 
-def test_a_greeting_without_an_answer_leaves_no_session(new_device: NewDevice, monkeypatch: pytest.MonkeyPatch):
-    """The device is only slower than the host's patience: it has heard the greeting."""
-    monkeypatch.setattr("unplay.board.link._HELLO_S", 0.0)
-    monkeypatch.setattr("unplay.board.repl._PATIENCE_S", 4.0)  # a session would last 10 s
-    with new_device() as device:
-        assert wait_for_start(device.port)
-        with pytest.raises(DeviceUnreachableError):
-            DeviceLink(device.port, patience_s=0.0)
-        with prompt(device) as run:
-            assert run("print(1 + 1)") == 2
-
-
 def test_no_micropython_answers(monkeypatch: pytest.MonkeyPatch):
     """A port that is silent."""
     monkeypatch.setattr("unplay.board.repl._PATIENCE_S", 0.1)

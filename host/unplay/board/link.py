@@ -69,9 +69,6 @@ class DeviceLink:
             self.hello(patience_s)
             if self._raises_baud:
                 self.raise_baud()
-        except NoAnswerError:
-            self.close()  # a device that is only slow hears the good-bye too, and takes Ctrl-C again
-            raise
         except BaseException:
             self.port.close()
             raise

@@ -21,7 +21,7 @@ _TRIES = 3
 _CLOSING_S = 0.2
 _ENDING_S = 0.3
 _PROMPT_S = 2
-_PATIENCE_S = packets.SESSION_MS / 1000 + _PROMPT_S  # in a session whose host is gone unplay takes no Ctrl-C
+_PATIENCE_S = packets.SESSION_MS / 1000 + 5.0  # in a session whose host is gone unplay takes no Ctrl-C
 _READ_S = 2.0  # the longest silence of a board that works
 _WRITE_S = 5.0  # a board that hangs takes nothing
 

@@ -27,7 +27,7 @@ from unplay.virtual.wiring import make_wiring
 
 HERE = Path(__file__).parent / "micropython"
 HEAD = struct.Struct("<cqq")
-NUMBER = struct.Struct("<q")
+ANSWER = struct.Struct("<Bq")
 BUTTON_UP, BUTTON_DOWN = 1, 0
 BUTTON = 4
 """Its pin on the ESP32's board files."""
@@ -191,9 +191,10 @@ class VirtualDevice:
                 with self._power:
                     if self._process is not process:
                         return
-                    answer = self._answer(process, letter, now_us, value, incoming.read)
+                    number, data = self._answer(process, letter, now_us, value, incoming.read)
+                    interrupted = self.line.take_interrupt()
                 try:
-                    outgoing.write(answer)
+                    outgoing.write(ANSWER.pack(interrupted, number) + data)
                 except BrokenPipeError:
                     return
 
@@ -204,18 +205,17 @@ class VirtualDevice:
         now_us: int,
         value: int,
         read: Callable[[int], bytes],
-    ) -> bytes:
+    ) -> tuple[int, bytes]:
         streams = self.streams
         if letter == b"S":
             costs = json.dumps(self._costs()).encode()
-            return NUMBER.pack(len(costs)) + costs
+            return len(costs), costs
         if letter == b"W":
-            return NUMBER.pack(streams.write(now_us, read(value)))
+            return streams.write(now_us, read(value)), b""
         if letter == b"R":
-            then_us, data = streams.read(now_us, value)
-            return NUMBER.pack(then_us) + data
+            return streams.read(now_us, value)
         if letter == b"P":
-            return NUMBER.pack(self._levels.get(value, BUTTON_UP))
+            return self._levels.get(value, BUTTON_UP), b""
         if letter == b"O":
             streams.open(now_us, value == 1, *struct.unpack("<II", read(8)))
         elif letter == b"C":
@@ -232,7 +232,7 @@ class VirtualDevice:
         elif letter == b"J" and self._on_write is not None:
             (size,) = struct.unpack("<I", read(4))
             self._on_write(value, read(size))
-        return NUMBER.pack(0)
+        return 0, b""
 
     def _costs(self) -> dict[str, Any]:
         """What the process must know of the scene."""

@@ -32,6 +32,7 @@ _BURST_BYTES = 64  # a full-speed USB packet: what one accident takes
 _TICK_S = 0.00025  # bytes are handed on at most this late
 _READ_AHEAD_BYTES = 2048  # between a sender and the wire, as in a driver
 _LISTEN_S = 0.1
+_INTERRUPT_S = 0.5  # how long Ctrl-C waits for a program's next request; unplay's come every 20 ms
 _BAUDS = {getattr(termios, name): int(name[1:]) for name in dir(termios) if re.fullmatch(r"B\d+", name)}
 
 
@@ -130,6 +131,12 @@ class _Wire:
         self.n_bytes -= len(arrived)
         return bytes(arrived)
 
+    def put_back(self, data: bytes) -> None:
+        """Bytes that have arrived, to be taken again."""
+        if data:
+            self._due.appendleft((0.0, data))
+            self.n_bytes += len(data)
+
     def wait_s(self) -> float:
         """Until the next bytes arrive."""
         return max(0.0, self._due[0][0] - time.monotonic()) if self._due else _LISTEN_S
@@ -144,8 +151,9 @@ class Line:
 
     process_in, process_out: file descriptors of the device's standard input (to write to; the master of a
     pseudo-terminal) and output (to read from; may be the same).
-    interrupt: called when Ctrl-C arrives while a program runs and `keyboard_interrupt` is on; the process's
-    owner keeps that as the process wants it.
+    interrupt: interrupts a program from outside. Called when Ctrl-C has come while `keyboard_interrupt` was
+    on, which the process's owner keeps as the process wants it, and nobody took it with `take_interrupt` for
+    a while: the last resort, since a signal ends MicroPython's C code wherever it is, its locks held.
     link: a symbolic link to the pseudo-terminal, which keeps its name when the plug is pulled and put in.
     """
 
@@ -211,6 +219,8 @@ class Line:
             self.baud = self.model.baud
             self._up.clear()
             self.keyboard_interrupt = True
+            self._interrupted_s: float | None = None
+            self._interrupt_due = False
 
     def plug(self) -> None:
         """Puts the plug in: there is a new pseudo-terminal, and the link leads to it."""
@@ -244,9 +254,26 @@ class Line:
             attributes[6][character] = b"\0"
         termios.tcsetattr(self._peer, termios.TCSANOW, attributes)
 
-    def _interrupts(self) -> bool:
-        """Whether Ctrl-C interrupts; to the prompt it is a character like others."""
+    def interrupts(self) -> bool:
+        """Whether Ctrl-C interrupts now; to the prompt it is a character like others."""
         return self.keyboard_interrupt and bool(termios.tcgetattr(self._peer)[3] & termios.ISIG)
+
+    def take_interrupt(self) -> bool:
+        """Whether Ctrl-C has come and the program that runs is to be interrupted; once."""
+        with self._lock:
+            due, self._interrupt_due = self._interrupt_due, False
+            return due and self.interrupts()
+
+    def _waits_for_prompt(self) -> bool:
+        """Whether what came after Ctrl-C is for the prompt, which the program has not made way for yet."""
+        if self._interrupted_s is None:
+            return False
+        if self.interrupts() and time.monotonic() < self._interrupted_s + _INTERRUPT_S:
+            return True
+        self._interrupted_s = None
+        if self.take_interrupt():
+            self._interrupt()
+        return False
 
     def say(self, data: bytes) -> None:
         """Bytes to the host as if the device had sent them, after those that it has."""
@@ -309,11 +336,15 @@ class Line:
     def _deliver(self) -> None:
         if self._host is not None and (data := self._down.take(4096)):
             _write(self._host[0], data)
+        if self._waits_for_prompt():
+            time.sleep(_TICK_S)
+            return
         data = self._up.take(self._room())
-        if _CTRL_C in data and self._interrupts():
-            data = data[data.rindex(_CTRL_C) + 1 :]
+        if _CTRL_C in data and self.interrupts():
+            self._up.put_back(data[data.rindex(_CTRL_C) + 1 :])
             termios.tcflush(self._peer, termios.TCIFLUSH)
-            self._interrupt()
+            self._interrupted_s, self._interrupt_due = time.monotonic(), True
+            return
         if b"\x01" in data or b"\x02" in data:
             self.raw_prompt = data.rfind(b"\x01") > data.rfind(b"\x02")
         if self.model.drops:

@@ -1,8 +1,9 @@
 """What a board's firmware would have: `machine`, a clock, card and flash. Runs on the unix MicroPython.
 
 The world outside (sound, buttons, the serial line's keyboard interrupt) is the host's, at the other end of
-two pipes: a request here is a letter, the time in µs and arguments; the answer is what the letter says. While
-I2S runs, time is the host's count of frames plus what waiting, computing and storing cost; else it is real.
+two pipes: a request here is a letter, the time in µs and arguments; the answer is whether Ctrl-C has come, a
+number, and bytes where the letter says so. While I2S runs, time is the host's count of frames plus what
+waiting, computing and storing cost; else it is real.
 """
 
 import json
@@ -32,9 +33,8 @@ class World:
         self.streams = self.opened_us = self.skew = 0
         self.now = real_time.ticks_us()
         self.head = bytearray(17)
-        self.number = bytearray(8)
-        size = self.ask(b"S", 0)
-        text = bytearray(size)
+        self.answer = bytearray(9)
+        text = bytearray(self.ask(b"S", 0))
         self.fill(text)
         self.scene = json.loads(text)
         self.now += self.scene["ticks_us"]
@@ -53,15 +53,20 @@ class World:
         else:
             real_time.sleep_us(us)
 
-    def ask(self, letter, value, data=None):
-        """Send a request, return the answer's number."""
+    def ask(self, letter, value, data=None, into=None):
+        """Send a request, return the answer's number. into: a buffer for the bytes after that."""
         head = self.head
         struct.pack_into("<Bqq", head, 0, letter[0], self.us(), value)
         self.put(head)
         if data is not None:
             self.put(data)
-        self.fill(self.number)
-        return struct.unpack("<q", self.number)[0]
+        self.fill(self.answer)
+        if into is not None:
+            self.fill(into)
+        interrupted, number = struct.unpack("<Bq", self.answer)
+        if interrupted:
+            raise KeyboardInterrupt
+        return number
 
     def put(self, data):
         done = self.requests.write(data)
@@ -198,8 +203,7 @@ class I2S:
         WORLD.ask(b"O", mode, struct.pack("<II", rate, ibuf))
 
     def readinto(self, buffer):
-        WORLD.now = WORLD.ask(b"R", len(buffer))
-        WORLD.fill(buffer)
+        WORLD.now = WORLD.ask(b"R", len(buffer), into=buffer)
         return len(buffer)
 
     def write(self, buffer):

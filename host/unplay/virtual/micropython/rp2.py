@@ -266,8 +266,7 @@ class Room:
         for n in range(CHUNK):
             frames[2 * n] = frames[2 * n + 1] = samples[n] << 16
         world.ask(b"W", FRAME_BYTES * CHUNK, frames)
-        world.ask(b"R", FRAME_BYTES * CHUNK)
-        world.fill(frames)
+        world.ask(b"R", FRAME_BYTES * CHUNK, into=frames)
         world.now = now_us
         return bytes(array("i", [frames[2 * n] for n in range(CHUNK)]))
 
