@@ -25,14 +25,16 @@ so the cost never rises. (A penalty on H alone would make W's scaling raise it.)
 
 from __future__ import annotations
 
+import functools
+import itertools
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import xlogy
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from unplay.errors import BadInputError
 from unplay.removal.baselines import magnitude_gain
@@ -48,8 +50,8 @@ FRAME_S = 0.064
 FLOOR = 1e-6
 """Added to a spectrogram, relative to its mean, so that digital silence has a logarithm."""
 
-PIECE_BINS = 64
-"""Bins worked on at a time: few enough to stay in the processor's cache."""
+N_PIECES = 2
+"""Of the bins, for as many threads at most; the same on any number of cores, so that results are."""
 
 _TINY = 1e-30
 
@@ -178,29 +180,24 @@ def factorise(
     α ≥ 0. The first n_held columns of the dictionary stay as they are.
     """
     W, H = start.dictionary.copy(), start.activations.copy()
-    W_free, H_free = W[:, n_held:], H[n_held:]
     # threads of BLAS wait for each other by spinning, which on a busy machine takes ten times as long
-    with ThreadPoolExecutor(N_THREADS) as pool, threadpool_limits(1, "blas"):
+    with ThreadPoolExecutor(N_THREADS) as pool, _blas().limit(limits=1):
         model = _Model(spectrogram, divergence, sparsity, pool)
-        model.set(W, H)
-        costs = [model.cost(W, H)]
+        costs = []
         for _ in range(n_iterations):
-            H *= _gain(W, model.P, model.Q, sparsity)
+            costs.append(model.update_activations(W, H))
             if n_held < W.shape[1]:
-                model.set(W, H)
-                Q = None if model.Q is None else model.Q.T
-                W_free *= _gain(H_free.T, model.P.T, Q, sparsity).T
-                _normalise(W_free, H_free)
-            model.set(W, H)
-            costs.append(model.cost(W, H))
+                model.update_dictionary(W, H, n_held)
+                _normalise(W[:, n_held:], H[n_held:])
+        costs.append(model.cost(W, H))
     return Factors(W, H, costs)
 
 
 class _Model:
-    """V = W H of a spectrogram X, with P and Q of the updates (Q None for 1), each (n_bins, n_frames).
+    """V = W H of a spectrogram X, and what the updates need of it.
 
-    All in the precision of X and in buffers of its own; costs in double precision. Done by threads, a few
-    bins at a time.
+    Threads take pieces of the bins from V to their share of the sums, which are added up in order. All in
+    the precision of X and in buffers of its own; costs in double precision.
     """
 
     def __init__(
@@ -210,52 +207,94 @@ class _Model:
         self._smallest = _SMALLEST[X.dtype.name]
         self.V, self.P, self._scratch = np.empty_like(X), np.empty_like(X), np.empty_like(X)
         self.Q = np.empty_like(X) if divergence == "is" else None
-        self._pieces = [slice(first, first + PIECE_BINS) for first in range(0, len(X), PIECE_BINS)]
+        borders = [len(X) * n // N_PIECES for n in range(N_PIECES + 1)]
+        self._pieces = [slice(*piece) for piece in itertools.pairwise(borders)]
         exact = X.astype(np.float64)
-        self._of_X = float(np.sum(xlogy(exact, exact) - exact if divergence == "kl" else -np.log(exact) - 1))
+        log_X = np.log(np.maximum(exact, _TINY))  # 0 log 0 = 0
+        self._of_X = _sum(exact * log_X - exact if divergence == "kl" else -log_X - 1)
         """What X alone adds to the divergence."""
 
-    def set(self, W: FloatArray, H: FloatArray) -> None:
-        list(self._pool.map(lambda bins: self._set(bins, W, H), self._pieces))
+    def update_activations(self, W: FloatArray, H: FloatArray) -> float:
+        """H, in place; the cost before that."""
+
+        def shares(bins: slice) -> tuple[float, FloatArray, FloatArray | None]:
+            P, Q = self._set(bins, W, H)
+            A = W[bins].T
+            return self._divergence(bins), A @ P, None if Q is None else A @ Q
+
+        divergences, of_P, of_Q = zip(*self._pool.map(shares, self._pieces), strict=True)
+        cost = self._of_X + sum(divergences) + self._of_sums(W, H)
+        H *= self._gain(_total(of_P), None if self.Q is None else _total(of_Q), W.sum(axis=0)[:, None])
+        return cost
+
+    def update_dictionary(self, W: FloatArray, H: FloatArray, n_held: int) -> None:
+        """The columns of W from n_held, in place."""
+        B, sums = H[n_held:].T, H[n_held:].sum(axis=1)
+
+        def update(bins: slice) -> None:
+            P, Q = self._set(bins, W, H)
+            W[bins, n_held:] *= self._gain(P @ B, None if Q is None else Q @ B, sums)
+
+        list(self._pool.map(update, self._pieces))
 
     def cost(self, W: FloatArray, H: FloatArray) -> float:
         """D(X, V) + α Σ_k ‖W_k‖₁ ‖H_k‖₁."""
-        penalty = self.sparsity * float(np.dot(_sum(W, axis=0), _sum(H, axis=1)))
-        return self._of_X + sum(self._pool.map(self._divergence, self._pieces)) + penalty
 
-    def _set(self, bins: slice, W: FloatArray, H: FloatArray) -> None:
+        def divergence(bins: slice) -> float:
+            self._set(bins, W, H)
+            return self._divergence(bins)
+
+        return self._of_X + sum(self._pool.map(divergence, self._pieces)) + self._of_sums(W, H)
+
+    def _of_sums(self, W: FloatArray, H: FloatArray) -> float:
+        """What ΣV = Σ_k ‖W_k‖₁ ‖H_k‖₁ adds to the cost: the penalty, and for "kl" a term of its own."""
+        sums = np.dot(W.sum(axis=0, dtype=np.float64), H.sum(axis=1, dtype=np.float64))
+        return float((self.sparsity + (self.Q is None)) * sums)
+
+    def _set(self, bins: slice, W: FloatArray, H: FloatArray) -> tuple[FloatArray, FloatArray | None]:
+        """V in these bins; P and Q (None for 1)."""
         X, V, P = self.X[bins], self.V[bins], self.P[bins]
         np.matmul(W[bins], H, out=V)
         # kept from 0, by which it would be divided where both have died out
         np.maximum(V, self._smallest, out=V)
         if self.Q is None:
-            np.divide(X, V, out=P)
-        else:
-            Q = np.reciprocal(V, out=self.Q[bins])
-            np.multiply(X, Q, out=P)
-            P *= Q
+            return np.divide(X, V, out=P), None
+        Q = np.reciprocal(V, out=self.Q[bins])
+        np.multiply(X, Q, out=P)
+        P *= Q
+        return P, Q
 
     def _divergence(self, bins: slice) -> float:
-        """What depends on V in these bins."""
-        X, V, P, scratch = self.X[bins], self.V[bins], self.P[bins], self._scratch[bins]
-        log_V = np.log(V, out=scratch)
+        """What depends on V in these bins, but for ΣV."""
+        X, V, P = self.X[bins], self.V[bins], self.P[bins]
+        log_V = np.log(V, out=self._scratch[bins])
         if self.Q is None:
-            log_V *= X
-            return float(_sum(V) - _sum(log_V))
-        sum_of_logs = _sum(log_V)
-        return float(sum_of_logs + _sum(np.multiply(P, V, out=scratch)))
+            return -_sum(np.einsum("ij,ij->i", X, log_V))
+        return _sum(log_V) + _sum(np.einsum("ij,ij->i", P, V))
+
+    def _gain(self, of_P: FloatArray, of_Q: FloatArray | None, of_1: FloatArray) -> FloatArray:
+        """What multiplies a factor, from the products of the other one with P, with Q (None for 1), and 1."""
+        if of_Q is None:
+            return of_P / ((1 + self.sparsity) * of_1 + _TINY)
+        return np.sqrt(of_P / (of_Q + (self.sparsity * of_1 + _TINY)))
 
 
-def _gain(A: FloatArray, P: FloatArray, Q: FloatArray | None, sparsity: float) -> FloatArray:
-    """What multiplies B (rank, m) in the model V = A B (n, m). A (n, rank); P, Q (n, m), Q None for 1."""
-    sums = A.sum(axis=0)[:, None]
-    if Q is None:
-        return (A.T @ P) / ((1 + sparsity) * sums + _TINY)
-    return np.sqrt((A.T @ P) / (A.T @ Q + (sparsity * sums + _TINY)))
+def _total(shares: Sequence[FloatArray]) -> FloatArray:
+    """Added up in order, so that the sum is the same on any number of threads."""
+    total = shares[0]
+    for share in shares[1:]:
+        total += share
+    return total
 
 
-def _sum(values: FloatArray, axis: int | None = None) -> Any:
-    return np.sum(values, axis=axis, dtype=np.float64)
+def _sum(values: FloatArray) -> float:
+    return float(np.sum(values, dtype=np.float64))
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    """To look for the libraries takes as long as an iteration or two."""
+    return ThreadpoolController().select(user_api="blas")
 
 
 def _normalise(W: FloatArray, H: FloatArray) -> None:
