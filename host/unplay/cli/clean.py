@@ -67,7 +67,8 @@ def clean(
         typer.Option(metavar="SECONDS", help="pursuit: short follows movement, long rejects the talker. [6]"),
     ] = None,
     tail: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="pursuit: latest echo looked for. [0.256]")
+        float | None,
+        typer.Option(metavar="SECONDS", help="pursuit: latest echo looked for. [0.256; weighted 0.5]"),
     ] = None,
     weighted: Annotated[
         bool | None,

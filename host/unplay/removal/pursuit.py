@@ -49,7 +49,9 @@ PSD_SMOOTHING = (11, 3)
 pursuit takes of the near end is not known."""
 
 SEGMENT_S = 6.0
-TAIL_S = 0.256
+TAIL_S, WEIGHTED_TAIL_S = 0.256, 0.5
+"""The incoherence level of the described pursuit stops above what a longer tail would find."""
+
 
 SHORTEST_SEGMENT_S = 0.1
 """A path from less than this is a fit to the near end, and the correlations between its many neighbours
@@ -72,13 +74,13 @@ ENERGY_FLOOR = 1e-9
 class Pursuit:
     """Matching pursuit as a method: takes and returns what the functions of `baselines` do.
 
-    segment_s: length of the triangular windows. tail_s: the last lag. weighted: rounds with the near
-    end's spectrum as weight follow, each with an orthogonal step. orthogonal: such a step without them.
-    Raises BadInputError.
+    segment_s: length of the triangular windows. tail_s: the last lag; None for TAIL_S, or WEIGHTED_TAIL_S.
+    weighted: rounds with the near end's spectrum as weight follow, each with an orthogonal step.
+    orthogonal: such a step without them. Raises BadInputError.
     """
 
     segment_s: float = SEGMENT_S
-    tail_s: float = TAIL_S
+    tail_s: float | None = None
     weighted: bool = False
     orthogonal: bool = False
 
@@ -87,10 +89,16 @@ class Pursuit:
             raise BadInputError(
                 f"The segments are {self.segment_s:g} s long: choose {SHORTEST_SEGMENT_S:g} s or more."
             )
-        if not 0 < self.tail_s <= LONGEST_TAIL_S:
+        if not 0 < self.chosen_tail_s <= LONGEST_TAIL_S:
             raise BadInputError(
-                f"The tail is {self.tail_s:g} s long: choose more than 0, and {LONGEST_TAIL_S:g} s at most."
+                f"The tail is {self.chosen_tail_s:g} s long: choose more than 0, and {LONGEST_TAIL_S:g} s "
+                "at most."
             )
+
+    @property
+    def chosen_tail_s(self) -> float:
+        usual_s = WEIGHTED_TAIL_S if self.weighted else TAIL_S
+        return usual_s if self.tail_s is None else self.tail_s
 
     def __call__(self, x: FloatArray, d: FloatArray, sample_rate_hz: int) -> FloatArray:
         level, played_level = _level(d), _level(x)
@@ -100,7 +108,7 @@ class Pursuit:
             np.asarray(x, np.float64) / played_level,
             half_segment=max(1, round(self.segment_s * sample_rate_hz / 2)),
             n_lead=round(LEAD_S * sample_rate_hz),
-            n_tail=max(1, round(self.tail_s * sample_rate_hz)),
+            n_tail=max(1, round(self.chosen_tail_s * sample_rate_hz)),
         )
         found = _Found(np.zeros(dictionary.shape), np.asarray(d, np.float64) / level)
         plain_round(dictionary, found, orthogonal=self.orthogonal or self.weighted)
@@ -209,7 +217,7 @@ def weighted_round(dictionary: Dictionary, found: _Found, stft: Stft, floor: flo
         return float(np.sqrt(AKAIKE * energy))
 
     spectra = dictionary.spectra * np.sqrt(_mean_weights(dictionary, stft, weights))
-    correlations = dictionary.correlations(weighting(found.residual))
+    correlations = dictionary.correlations(weighting(found.residual))[:, dictionary.n_early :]
     step = pursue(dictionary, spectra, correlations, incoherence)
     _take(dictionary, found, step, weighting)
     _refit(dictionary, found, weighting, _energies(spectra, dictionary.n_fft))
@@ -225,10 +233,13 @@ def pursue(
 
     Or until there have been as many steps as there are atoms.
 
-    spectra: of the segments, whitened if the inner products are weighted. correlations: c_s(k), which
-    are updated in place. incoherence: level of |c_s| (n_lags,) at a segment's energy E_s.
+    spectra: of the segments, whitened if the inner products are weighted. correlations: c_s(k) of the last
+    lags, (n_segments, n) with n ≥ dictionary.n_early, updated in place. incoherence: level of |c_s| (n,) at
+    a segment's energy E_s.
     """
-    n_segments, n_lags = dictionary.shape
+    n_segments, n_lags = correlations.shape
+    first_lag, first_searched = dictionary.n_lags - n_lags, n_lags - dictionary.n_early
+    lag_0 = dictionary.n_lags - 1
     between = dictionary.cross_correlations(spectra)
     n_apart = len(between) - 1
     energies = _energies(spectra, dictionary.n_fft)
@@ -236,9 +247,9 @@ def pursue(
     lags, gains = np.zeros(n_segments, int), np.zeros(n_segments)
 
     def search(s: int) -> None:
-        magnitudes = np.abs(correlations[s, dictionary.n_early :])
+        magnitudes = np.abs(correlations[s, first_searched:])
         k = int(np.argmax(magnitudes))
-        lags[s] = dictionary.n_early + k
+        lags[s] = first_searched + k
         above = magnitudes[k] > incoherence(correlations[s], energies[s])
         gains[s] = magnitudes[k] ** 2 / energies[s] if above else 0.0
 
@@ -250,11 +261,11 @@ def pursue(
             break
         k = lags[s]
         coefficient = correlations[s, k] / energies[s]
-        taps[s, k] += coefficient
+        taps[s, first_lag + k] += coefficient
         for q in range(max(0, s - n_apart), min(n_segments, s + n_apart + 1)):
             # G_{s,q}(k − j) over j; for q < s it is G_{q,s}(j − k)
             row = between[q - s][s, ::-1] if q >= s else between[s - q][q]
-            correlations[q] -= coefficient * row[n_lags - 1 - k : 2 * n_lags - 1 - k]
+            correlations[q] -= coefficient * row[lag_0 - k : lag_0 - k + n_lags]
             search(q)
     return taps
 

@@ -25,7 +25,7 @@ from unplay.virtual.scene import make_scene
 DURATION_S = 30.0
 MOST_SECONDS = {
     "pursuit": (Pursuit(), 30.0),
-    "pursuit --weighted": (Pursuit(weighted=True, tail_s=0.5), 30.0),
+    "pursuit --weighted": (Pursuit(weighted=True), 30.0),
     "nmf": (Nmf(), 15.0),
     "nmf --divergence is": (Nmf("is"), 15.0),
 }
