@@ -2,6 +2,7 @@
 
     python tests/host/benchmarks/corpus_table.py
     python tests/host/benchmarks/corpus_table.py --cases 'drift_*' --stage plan --no-peers
+    python tests/host/benchmarks/corpus_table.py --without mask
     python tests/host/benchmarks/corpus_table.py --markdown docs/corpus.md
 
 Needs the corpus beside the repository (or its folder in UNPLAY_CORPUS), libspeexdsp1 for SpeexDSP and
@@ -20,10 +21,13 @@ import platform
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import scipy
@@ -34,6 +38,7 @@ from scoring import GROUPS, Row, Verdict, score, verdicts
 
 import unplay
 from unplay.metrics import why_no_aecmos
+from unplay.removal import plan
 
 
 def main() -> None:
@@ -44,7 +49,12 @@ def main() -> None:
     speexdsp, with_aecmos = available(why_no_speexdsp), available(why_no_aecmos)
     peers = [] if arguments.no_peers else [name for name in PEERS if name != "SpeexDSP" or speexdsp]
     run = partial(
-        run_case, method=arguments.method, stage=arguments.stage, peers=peers, with_aecmos=with_aecmos
+        run_case,
+        method=arguments.method,
+        stage=arguments.stage,
+        without=arguments.without,
+        peers=peers,
+        with_aecmos=with_aecmos,
     )
     rows = []
     with ProcessPoolExecutor(arguments.jobs) as pool:
@@ -76,6 +86,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--jobs", type=int, default=2, help="cases at a time; 1 for times that mean something"
     )
+    parser.add_argument(
+        "--without", action="append", default=[], choices=STAND_INS, help="leave a last step of `auto` out"
+    )
     parser.add_argument("--no-peers", action="store_true", help="leave SpeexDSP and the FIR filter out")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
     parser.add_argument(
@@ -98,9 +111,21 @@ def available(why_not: Callable[[], str | None]) -> bool:
     return sentence is None
 
 
-def run_case(folder: Path, *, method: str, stage: str, peers: list[str], with_aecmos: bool) -> Row:
+STAND_INS: dict[str, tuple[str, Callable[..., Any]]] = {
+    "mask": ("suppress_residual_echo", lambda residual, echo, rate_hz: (residual, 0.0)),
+    "network": ("why_no_runtime", lambda: "left out"),
+}
+"""What takes the place of a function of the plan, so that its step does nothing."""
+
+
+def run_case(
+    folder: Path, *, method: str, stage: str, without: list[str], peers: list[str], with_aecmos: bool
+) -> Row:
     case = load_case(folder)
-    outcome = CLEANERS[stage](case, method)
+    with ExitStack() as patches:
+        for step in without:
+            patches.enter_context(patch.object(plan, *STAND_INS[step]))
+        outcome = CLEANERS[stage](case, method)
     peer_outputs = {name: PEERS[name](case) for name in peers}
     return score(case, outcome, peer_outputs, with_aecmos=with_aecmos)
 
