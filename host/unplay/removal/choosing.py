@@ -107,6 +107,18 @@ def choose(
     return _Trial(reference, recording, damaged, rate_hz).choice()
 
 
+def _left_out(time_s: FloatArray) -> NDArray[np.bool_]:
+    """Which times are in the eighth of a second that is left out of every half, somewhere in it.
+
+    At a fixed place in it, music of 120 beats a minute would be judged by the same part of every beat.
+    """
+    period = (time_s // HELD_OUT_PERIOD_S).astype(int)
+    n_periods = int(period.max(initial=0)) + 1
+    begins_s = np.random.default_rng(0).uniform(0, HELD_OUT_PERIOD_S - HELD_OUT_S, n_periods)
+    within_s = time_s - period * HELD_OUT_PERIOD_S - begins_s[period]
+    return (within_s >= 0) & (within_s < HELD_OUT_S)
+
+
 @dataclass
 class _Trial:
     reference: FloatArray
@@ -119,7 +131,7 @@ class _Trial:
         self.stft = weights_stft(self.rate_hz)
         trust = trusted_frames(self.damaged, self.stft)
         time_s = np.arange(len(trust)) * self.stft.hop / self.rate_hz
-        self.held_out = (time_s % HELD_OUT_PERIOD_S < HELD_OUT_S) & (trust > 0)
+        self.held_out = _left_out(time_s) & (trust > 0)
         self.seen = trust * ~self.held_out
 
     def choice(self) -> Choice:
