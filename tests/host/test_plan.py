@@ -8,7 +8,7 @@ import scipy.signal
 from numpy.typing import NDArray
 
 from unplay.metrics import si_sdr_db
-from unplay.removal import plan
+from unplay.removal import choosing, plan
 from unplay.removal.plan import Removal, remove
 from unplay.removal.stft import Stft
 from unplay.virtual.scene import Scene, make_scene, room_response
@@ -206,3 +206,16 @@ def test_without_a_runtime_the_plan_goes_on_and_says_so(
     removal = remove(x, d, RATE_HZ)
     assert (network_of(removal).used, network_of(removal).reason) == (False, "No runtime.")
     assert gain_db(scene, d, scene.true_near_end[: 4 * RATE_HZ], removal) > 20
+
+
+def test_what_is_left_out_follows_no_beat():
+    """An eighth of a second of every half, somewhere in it, and the same when asked again."""
+    hop_s = 0.004
+    time_s = np.arange(round(60 / hop_s)) * hop_s
+    left_out = choosing._left_out(time_s)
+    halves = left_out.reshape(-1, round(choosing.HELD_OUT_PERIOD_S / hop_s))
+    np.testing.assert_allclose(halves.sum(axis=1) * hop_s, choosing.HELD_OUT_S, atol=1.5 * hop_s)
+    # every part of a half second is left out in a fair share of the 120: 1 in 3 on average, but for the rims
+    inner = halves[:, 20:-20].mean(axis=0)
+    assert 0.15 < inner.min() < inner.max() < 0.55
+    assert np.array_equal(left_out, choosing._left_out(time_s))
