@@ -52,6 +52,9 @@ def test_a_fault_ends_with_code_6_and_names_the_wire(
 def test_install_says_what_it_would_do(new_device: Callable[..., VirtualDevice], unplay_run: Run):
     with new_device(ROOM) as device:
         done = unplay_run("device", "install", "--dry-run", "--port", device.port)
+        assert unplay_run("device", "info", "--port", device.port).code == 0, (
+            "the board was not started again"
+        )
     assert done.code == 0, done.err
     assert "would write 0 files" in done.out
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -152,16 +152,15 @@ def install(
             kept=len(wanted) - len(changed),
             dry_run=dry_run,
         )
-        if dry_run:
-            return done
-        _require_room(found["free_bytes"], sum(len(wanted[path]) for path in changed))
-        _write(repl, {path: wanted[path] for path in changed}, progress)
-        _check(repl, {path: digests[path] for path in changed})
-        keep_main = "/main.py" in found["files"] and not found["main_is_ours"]
-        _take_over(repl, changed, stale, keep_main)
+        if not dry_run:
+            _require_room(found["free_bytes"], sum(len(wanted[path]) for path in changed))
+            _write(repl, {path: wanted[path] for path in changed}, progress)
+            _check(repl, {path: digests[path] for path in changed})
+            keep_main = "/main.py" in found["files"] and not found["main_is_ours"]
+            _take_over(repl, changed, stale, keep_main)
         progress("starting the board", 1.0)
         repl.leave("import machine\nmachine.reset()")
-    return Installed(**{**asdict(done), "started": wait_for_start(port)})
+    return done if dry_run else replace(done, started=wait_for_start(port))
 
 
 def refuse_while_recording(port: str) -> None:
