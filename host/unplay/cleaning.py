@@ -86,6 +86,9 @@ LEAD_S = 0.2
 HEAD_S = 0.1
 """A stretch that begins within this time of the recording was playing before it."""
 
+NEXT_S = 0.05
+"""What is played after a block and may be heard in it, where the echo path begins before the direct sound."""
+
 ROUNDING = 2.0**-14
 """Two files that differ by less than this everywhere are one sound, rounded to 16 bits in two ways."""
 
@@ -452,7 +455,7 @@ class _Cleaner:
     def __init__(self, job: _Job, recording: AudioReader, alignment: Alignment) -> None:
         self._job = job
         self._recording = recording
-        self._alignment = _begun_before(alignment, recording.format.sample_rate_hz)
+        self._alignment = _beyond_the_recording(alignment, recording.format)
         self._method = job.named_method(recording.format.sample_rate_hz)
         self._reference = load_mono(job.reference, recording.format.sample_rate_hz)
         self._confidences: list[tuple[float, int]] = []
@@ -494,8 +497,11 @@ class _Cleaner:
         from unplay.removal.alignment import aligned_reference
         from unplay.removal.plan import remove
 
-        past = round(PAST_S * self._recording.format.sample_rate_hz)
-        aligned = aligned_reference(self._reference, self._alignment, block.start - past, block.stop)
+        rate_hz = self._recording.format.sample_rate_hz
+        past, following = round(PAST_S * rate_hz), round(NEXT_S * rate_hz)
+        aligned = aligned_reference(
+            self._reference, self._alignment, block.start - past, block.stop + following
+        )
         removed = np.zeros_like(recorded)
         n_channels = recorded.shape[1]
         for channel in range(n_channels):
@@ -504,7 +510,8 @@ class _Cleaner:
             removal = remove(
                 aligned,
                 recorded[:, channel],
-                self._recording.format.sample_rate_hz,
+                rate_hz,
+                n_past=past,
                 method=self._method,
                 strength=self._job.strength,
                 progress=self._progress_of(block, channel / n_channels, 1 / n_channels),
@@ -582,13 +589,18 @@ def _spans(alignment: Alignment, rate_hz: int, n_samples: int) -> list[tuple[int
     return spans
 
 
-def _begun_before(alignment: Alignment, rate_hz: int) -> Alignment:
-    """The same alignment, in which what plays when the recording begins began when it really did."""
+def _beyond_the_recording(alignment: Alignment, audio_format: AudioFormat) -> Alignment:
+    """The same alignment, in which what plays when the recording begins began when it really did, and what
+    plays when it ends goes on."""
+    rate_hz = audio_format.sample_rate_hz
     first, *others = sorted(alignment.stretches, key=lambda stretch: stretch.start)
-    if first.start > HEAD_S * rate_hz:
-        return alignment
-    n_played = math.floor(first.position_at(np.array([first.start]))[0])
-    return replace(alignment, stretches=(replace(first, start=first.start - max(0, n_played)), *others))
+    if first.start <= HEAD_S * rate_hz:
+        n_played = math.floor(first.position_at(np.array([first.start]))[0])
+        first = replace(first, start=first.start - max(0, n_played))
+    *others, last = first, *others
+    if last.stop >= audio_format.n_samples:
+        last = replace(last, stop=last.stop + round(NEXT_S * rate_hz))
+    return replace(alignment, stretches=(*others, last))
 
 
 def _at_rate(alignment: Alignment, factor: float, n_samples: int) -> Alignment:

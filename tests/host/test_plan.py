@@ -150,7 +150,7 @@ def test_level_does_not_matter_and_inputs_stay(scene: Scene) -> None:
 def test_what_was_played_before_the_recording_counts(scene: Scene) -> None:
     start = 2 * RATE_HZ
     d, near_end = scene.recording[start:], scene.true_near_end[start:]
-    with_past = remove(scene.played[RATE_HZ:], d, RATE_HZ)
+    with_past = remove(scene.played[RATE_HZ:], d, RATE_HZ, n_past=RATE_HZ)
     without = remove(scene.played[start:], d, RATE_HZ)
     head = slice(0, RATE_HZ // 4)
     error_with = np.std(with_past.near_end[head] - near_end[head])

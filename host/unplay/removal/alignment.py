@@ -6,6 +6,7 @@ p(n); p advances by 1 + drift·10⁻⁶ a sample (positive: the player's clock i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -79,9 +80,9 @@ def align(
     if not follow_drift or _is_zero(track):
         track = replace(track, stretches=tuple(_unhurried(s) for s in track.stretches), drift_ppm=0.0)
     lag = direct_sound(x, d, rate, track.stretches)
-    heard = (_to_the_end(s.later(lag), len(x), len(d), rate) for s in track.stretches)
-    scaled = (s.scaled(sample_rate_hz / rate) for s in heard)
-    stretches = tuple(s.within(0, len(recording)) for s in scaled)
+    scaled = (s.later(lag).scaled(sample_rate_hz / rate) for s in track.stretches)
+    whole = (_to_its_ends(s, len(reference), len(recording), sample_rate_hz) for s in scaled)
+    stretches = tuple(s.within(0, len(recording)) for s in whole)
     first = stretches[0]
     delay_s = float(first.knots[0] - first.positions[0] / first.rates[0]) / sample_rate_hz
     return Alignment(
@@ -152,12 +153,15 @@ def _unhurried(stretch: Stretch) -> Stretch:
     return replace(stretch, knots=knots, positions=stretch.position_at(np.array(middle)) + knots - middle)
 
 
-def _to_the_end(stretch: Stretch, n_reference: int, n_recording: int, rate: float) -> Stretch:
-    """A stretch that stops just before the recording's end goes on to it, if the reference does."""
-    if stretch.stop >= n_recording or stretch.stop < n_recording - _END_S * rate:
-        return stretch
-    left = n_reference - float(stretch.position_at(np.array(float(stretch.stop))))
-    return replace(stretch, stop=min(n_recording, stretch.stop + max(0, int(left / stretch.rates[-1]))))
+def _to_its_ends(stretch: Stretch, n_reference: int, n_recording: int, sample_rate_hz: float) -> Stretch:
+    """The stretch with the samples that the grid of the analysis left out at the reference's ends: without
+    them the music would begin or stop with a click that never was. One that stops just before the
+    recording's end goes on to it, if the reference does."""
+    begin, end = stretch.within_reference(n_reference, n_recording)
+    grid = math.ceil(sample_rate_hz / min(ANALYSIS_RATE_HZ, sample_rate_hz))
+    start = begin if begin < stretch.start <= begin + grid else stretch.start
+    nearly = stretch.stop >= end - grid or stretch.stop >= n_recording - _END_S * sample_rate_hz
+    return replace(stretch, start=start, stop=max(stretch.stop, end) if nearly else stretch.stop)
 
 
 def _drift_track(stretch: Stretch, sample_rate_hz: float) -> NDArray[np.float64]:

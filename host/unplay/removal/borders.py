@@ -125,11 +125,11 @@ class _Junction:
         self._stops = self._starts = (before, before)
         self._played_left = self._played_right = np.zeros(length)
         if left:
-            natural = _natural(left, len(reference), len(recording))
+            natural = left.within_reference(len(reference), len(recording))
             self._stops = (max(left.start + 1, before - search), min(natural[1], after + search))
             self._played_left = self._played(reference, replace(left, stop=self._stops[1]))
         if right:
-            natural = _natural(right, len(reference), len(recording))
+            natural = right.within_reference(len(reference), len(recording))
             self._starts = (max(natural[0], before - search), min(right.stop - 1, after + search))
             self._played_right = self._played(reference, replace(right, start=self._starts[0]))
         others = [s for s in stretches if s is not left and s is not right]
@@ -200,13 +200,6 @@ class _Junction:
         """Energy left and stop of the left stretch when the right one starts `gap` samples after it."""
         range_ = max(self._stops[0], self._starts[0] - gap), min(self._stops[1], self._starts[1] - gap)
         return _lowest(lambda n: self._left_over(n, n + gap), range_, self.rate)
-
-
-def _natural(stretch: Stretch, n_reference: int, n_recording: int) -> tuple[int, int]:
-    """Recording samples between which the clock of a stretch runs inside the reference."""
-    begin = stretch.knots[0] - stretch.positions[0] / stretch.rates[0]
-    end = stretch.knots[-1] + (n_reference - stretch.positions[-1]) / stretch.rates[-1]
-    return max(0, int(np.ceil(begin))), min(n_recording, int(np.ceil(end)))
 
 
 def _lowest(cost: Callable[[int], float], bounds: tuple[int, int], rate: float) -> tuple[float, int]:

@@ -92,9 +92,10 @@ class _Candidate:
 def choose(
     reference: FloatArray, recording: FloatArray, damaged: NDArray[np.bool_], sample_rate_hz: int
 ) -> Choice:
-    """Choose what the echo goes through from the aligned reference to the recording, all (n_samples,).
+    """Choose what the echo goes through from the aligned reference to the recording.
 
-    damaged: samples that say nothing of the echo.
+    reference (n_samples + n_next,), see `still_system`; recording (n_samples,); damaged (n_samples,):
+    samples that say nothing of the echo.
     """
     rate_hz = min(TRIAL_RATE_HZ, sample_rate_hz)
     if rate_hz < sample_rate_hz:

@@ -6,6 +6,7 @@ drift means that the player's clock is the faster one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -53,6 +54,12 @@ class Stretch:
     def within(self, lo: int, hi: int) -> Stretch:
         """What of it lies in recording samples [lo, hi)."""
         return replace(self, start=max(self.start, lo), stop=min(self.stop, hi))
+
+    def within_reference(self, n_reference: int, n_recording: int) -> tuple[int, int]:
+        """Recording samples [start, stop) in which the clock runs inside the reference."""
+        begin = self.knots[0] - self.positions[0] / self.rates[0]
+        end = self.knots[-1] + (n_reference - self.positions[-1]) / self.rates[-1]
+        return max(0, math.ceil(begin)), min(n_recording, math.ceil(end))
 
     def scaled(self, ratio: float) -> Stretch:
         """The same stretch at `ratio` times the sample rate."""

@@ -57,10 +57,11 @@ class EchoModel:
         return scipy.fft.irfft(product, self.n_fft, workers=FFT_WORKERS)[:, : self.n_taps]
 
 
-def advanced(x: FloatArray, lead_samples: int) -> FloatArray:
-    """x (..., n_samples) moved earlier by lead_samples, zeros appended."""
-    out = np.zeros_like(x)
-    out[..., : x.shape[-1] - lead_samples] = x[..., lead_samples:]
+def advanced(x: FloatArray, lead_samples: int, n_samples: int) -> FloatArray:
+    """x (n,) moved earlier by lead_samples, zeros appended where it is too short: (n_samples,)."""
+    out = np.zeros(n_samples, x.dtype)
+    part = x[lead_samples : lead_samples + n_samples]
+    out[: len(part)] = part
     return out
 
 

@@ -76,9 +76,14 @@ class EchoSystem:
 def still_system(
     reference: FloatArray, recording: FloatArray, sample_rate_hz: int, tail_s: float = TAIL_S
 ) -> EchoSystem:
-    """One unknown path for a reference (n_samples,) that is aligned with the recording but not advanced."""
+    """One unknown path for a reference that is aligned with the recording (n_samples,) but not advanced.
+
+    reference (n_samples + n_next,): its n_next ≥ 0 samples of after the recording's end have been heard in
+    it already where the path begins before lag 0. A reference that breaks off there is a click, which
+    nothing in the recording explains, and the fit makes the loud low notes softer to hush it.
+    """
     lead = lead_samples(sample_rate_hz)
-    early = advanced(np.asarray(reference, np.float64), lead)
+    early = advanced(np.asarray(reference, np.float64), lead, len(recording))
     n_taps = lead + round(tail_s * sample_rate_hz)
     return EchoSystem(early, unknown_paths(early, recording, n_taps, sample_rate_hz))
 

@@ -66,14 +66,16 @@ def remove(
     recording: FloatArray,
     sample_rate_hz: int,
     *,
+    n_past: int = 0,
     method: str | Method = "auto",
     strength: float = 1.0,
     progress: Progress | None = None,
 ) -> Removal:
     """Take the reference out of one channel of a recording.
 
-    recording (n_samples,). reference (n_past + n_samples,): on the recording's clock, so that its direct
-    sound is heard near lag 0; the first n_past ≥ 0 samples were played before the recording began.
+    recording (n_samples,). reference (n_past + n_samples + n_next,): on the recording's clock, so that its
+    direct sound is heard near lag 0; the first n_past ≥ 0 samples were played before the recording began,
+    the last n_next ≥ 0 after it ended. Of these, `lead_samples` count: the echo path may begin before lag 0.
     method: "auto", one of `methods.NAMES`, or a method with settings of its own. strength: 0 (leave the
     recording) to 1.
     """
@@ -81,21 +83,21 @@ def remove(
     x = np.asarray(reference, np.float64)
     if method != "auto":
         named = method_named(method) if isinstance(method, str) else method
-        near_end, figures = named.take_out(x[len(x) - len(d) :], d, sample_rate_hz)
+        near_end, figures = named.take_out(x[n_past : n_past + len(d)], d, sample_rate_hz)
         stage = StageDecision(named.name, True, _ratio_db(d, near_end), "asked for by name", figures)
         return Removal(_mixed(d, near_end, strength), (stage,), 1.0)
     # the echo path may begin before lag 0: its first samples are needed then
-    n_missing = max(0, lead_samples(sample_rate_hz) - (len(x) - len(d)))
-    x = np.concatenate([np.zeros(n_missing), x])
-    near_end, stages, confidence = _planned(x, d, sample_rate_hz, progress or (lambda doing, share: None))
+    n_missing = max(0, lead_samples(sample_rate_hz) - n_past)
+    x, n_past = np.concatenate([np.zeros(n_missing), x]), n_past + n_missing
+    progress = progress or (lambda doing, share: None)
+    near_end, stages, confidence = _planned(x, d, n_past, sample_rate_hz, progress)
     return Removal(_mixed(d, near_end, strength), stages, confidence)
 
 
 def _planned(
-    x: FloatArray, d: FloatArray, rate_hz: int, progress: Progress
+    x: FloatArray, d: FloatArray, n_past: int, rate_hz: int, progress: Progress
 ) -> tuple[FloatArray, tuple[StageDecision, ...], float]:
     """Near end (n_samples,), decisions and confidence."""
-    n_past = len(x) - len(d)
     level, played_level = _level(d), _level(x)
     reference, recording = x / played_level, np.concatenate([np.zeros(n_past), d / level])
     damaged = _damaged(recording, n_past, weights_stft(rate_hz))
@@ -112,7 +114,8 @@ def _planned(
         )
         return d, (*stages, louder), 0.0
     progress("looking for residual echo", 0.9)
-    reference, residual, recording = (x[n_past:] for x in (reference, residual, recording))
+    now = slice(n_past, n_past + len(d))
+    reference, residual, recording = (signal[now] for signal in (reference, residual, recording))
     masked, mask = _without_residual_echo(residual, recording - residual, rate_hz)
     near_end, network = _with_network(masked, recording - masked, reference, rate_hz)
     progress("done", 1.0)
