@@ -455,9 +455,9 @@ class _Cleaner:
     def __init__(self, job: _Job, recording: AudioReader, alignment: Alignment) -> None:
         self._job = job
         self._recording = recording
-        self._alignment = _beyond_the_recording(alignment, recording.format)
         self._method = job.named_method(recording.format.sample_rate_hz)
         self._reference = load_mono(job.reference, recording.format.sample_rate_hz)
+        self._alignment = _beyond_the_recording(alignment, len(self._reference), recording.format)
         self._confidences: list[tuple[float, int]] = []
         self.stages: list[dict[str, Any]] = []
         self.warnings: list[str] = []
@@ -589,16 +589,20 @@ def _spans(alignment: Alignment, rate_hz: int, n_samples: int) -> list[tuple[int
     return spans
 
 
-def _beyond_the_recording(alignment: Alignment, audio_format: AudioFormat) -> Alignment:
+def _beyond_the_recording(alignment: Alignment, n_reference: int, audio_format: AudioFormat) -> Alignment:
     """The same alignment, in which what plays when the recording begins began when it really did, and what
     plays when it ends goes on."""
-    rate_hz = audio_format.sample_rate_hz
-    first, *others = sorted(alignment.stretches, key=lambda stretch: stretch.start)
+    from unplay.removal.alignment import to_the_ends, with_ringing
+
+    rate_hz, n_samples = audio_format.sample_rate_hz, audio_format.n_samples
+    stretches = to_the_ends(alignment.stretches, n_reference, n_samples, rate_hz)
+    stretches = with_ringing(stretches, n_reference, n_samples)
+    first, *others = sorted(stretches, key=lambda stretch: stretch.start)
     if first.start <= HEAD_S * rate_hz:
         n_played = math.floor(first.position_at(np.array([first.start]))[0])
         first = replace(first, start=first.start - max(0, n_played))
     *others, last = first, *others
-    if last.stop >= audio_format.n_samples:
+    if last.stop >= n_samples:
         last = replace(last, stop=last.stop + round(NEXT_S * rate_hz))
     return replace(alignment, stretches=(*others, last))
 

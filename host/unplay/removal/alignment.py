@@ -18,6 +18,7 @@ from unplay.removal.borders import direct_sound, sharpened
 from unplay.removal.clock import Stretch, on_recording_clock
 from unplay.removal.drift import Track, refine
 from unplay.removal.finding import FOUND_SCORE, Match, find
+from unplay.removal.warp import HALF_WIDTH
 
 ANALYSIS_RATE_HZ = 8000.0
 """Both signals are analysed at this rate or their own, whichever is lower; clocks are scaled back."""
@@ -81,8 +82,7 @@ def align(
         track = replace(track, stretches=tuple(_unhurried(s) for s in track.stretches), drift_ppm=0.0)
     lag = direct_sound(x, d, rate, track.stretches)
     scaled = (s.later(lag).scaled(sample_rate_hz / rate) for s in track.stretches)
-    whole = (_to_its_ends(s, len(reference), len(recording), sample_rate_hz) for s in scaled)
-    stretches = tuple(s.within(0, len(recording)) for s in whole)
+    stretches = to_the_ends(tuple(scaled), len(reference), len(recording), sample_rate_hz)
     first = stretches[0]
     delay_s = float(first.knots[0] - first.positions[0] / first.rates[0]) / sample_rate_hz
     return Alignment(
@@ -96,6 +96,36 @@ def align(
         delay_s,
         evidence,
     )
+
+
+def to_the_ends(
+    stretches: Sequence[Stretch], n_reference: int, n_recording: int, sample_rate_hz: float
+) -> tuple[Stretch, ...]:
+    """Stretches in samples of any rate with the few samples at the reference's ends that the grid of the
+    analysis leaves out: without them the music would begin or stop with a click that never was. One that
+    stops just before the recording's end goes on to it, if the reference does."""
+    grid = math.ceil(sample_rate_hz / min(ANALYSIS_RATE_HZ, sample_rate_hz))
+    completed = []
+    for stretch in stretches:
+        begin, end = stretch.within_reference(n_reference, n_recording)
+        start = begin if begin < stretch.start <= begin + grid else stretch.start
+        nearly = stretch.stop >= min(end - grid, n_recording - _END_S * sample_rate_hz)
+        stop = max(stretch.stop, end) if nearly else stretch.stop
+        completed.append(replace(stretch, start=start, stop=stop).within(0, n_recording))
+    return tuple(completed)
+
+
+def with_ringing(stretches: Sequence[Stretch], n_reference: int, n_recording: int) -> tuple[Stretch, ...]:
+    """The stretches with what lies before and after the reference, where they hold its first or last sample:
+    on the recording's clock it is delayed by part of a sample, too, and rings there. Cut off, the ringing
+    would be a click that nothing in the recording explains."""
+    ringing = []
+    for stretch in stretches:
+        begin, end = stretch.within_reference(n_reference, n_recording)
+        start = stretch.start - HALF_WIDTH if stretch.start == begin > 0 else stretch.start
+        stop = stretch.stop + HALF_WIDTH if stretch.stop == end < n_recording else stretch.stop
+        ringing.append(replace(stretch, start=start, stop=stop))
+    return tuple(ringing)
 
 
 def aligned_reference(
@@ -151,17 +181,6 @@ def _unhurried(stretch: Stretch) -> Stretch:
     middle = (stretch.start + stretch.stop) / 2
     knots = np.array([stretch.start, stretch.stop], float)
     return replace(stretch, knots=knots, positions=stretch.position_at(np.array(middle)) + knots - middle)
-
-
-def _to_its_ends(stretch: Stretch, n_reference: int, n_recording: int, sample_rate_hz: float) -> Stretch:
-    """The stretch with the samples that the grid of the analysis left out at the reference's ends: without
-    them the music would begin or stop with a click that never was. One that stops just before the
-    recording's end goes on to it, if the reference does."""
-    begin, end = stretch.within_reference(n_reference, n_recording)
-    grid = math.ceil(sample_rate_hz / min(ANALYSIS_RATE_HZ, sample_rate_hz))
-    start = begin if begin < stretch.start <= begin + grid else stretch.start
-    nearly = stretch.stop >= end - grid or stretch.stop >= n_recording - _END_S * sample_rate_hz
-    return replace(stretch, start=start, stop=max(stretch.stop, end) if nearly else stretch.stop)
 
 
 def _drift_track(stretch: Stretch, sample_rate_hz: float) -> NDArray[np.float64]:

@@ -76,7 +76,8 @@ def on_recording_clock(
     for stretch in stretches:
         lo, hi = max(start, stretch.start), min(stop, stretch.stop)
         if lo < hi:
-            out[lo - start : hi - start] = warp(
+            # where one begins as another ends they ring into each other
+            out[lo - start : hi - start] += warp(
                 reference, stretch.position_at(np.arange(lo, hi, dtype=float))
             )
     return out
