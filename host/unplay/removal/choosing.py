@@ -221,7 +221,8 @@ class _Trial:
         Over the bins with echo, weighted with its amplitude.
         """
         before, after, echo = (
-            uniform_filter(np.abs(self.stft.forward(signal)) ** 2, (1, 5))[self.held_out]
+            # its running sums can end a rounding error below 0 beside loud bins
+            uniform_filter(np.abs(self.stft.forward(signal)) ** 2, (1, 5))[self.held_out].clip(0)
             for signal in (without, residual, self.recording - residual)
         )
         floor = 1e-6 * before.mean() + 1e-30
