@@ -17,8 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scenes import Playback, Take, even, record
 
-from unplay.removal.alignment import Alignment, align, aligned_reference
+from unplay.removal.alignment import Alignment, align, aligned_reference, to_the_ends, with_ringing
+from unplay.removal.clock import Stretch, on_recording_clock
 from unplay.removal.finding import FOUND_SCORE, find
+from unplay.removal.warp import HALF_WIDTH
 from unplay.virtual.scene import make_scene
 
 RATE_HZ = 16_000
@@ -330,3 +332,41 @@ def test_a_reflection_stronger_than_the_direct_sound_does_not_shorten_the_stretc
     recording = scene.true_near_end + 0.3 * scene.echo + reflection
     alignment = align(scene.reference, recording, RATE_HZ)
     assert alignment.stretches[-1].stop == len(recording)
+
+
+def on_a_clock(start: int, stop: int, delay_samples: float) -> Stretch:
+    knots = np.array([0.0, 100_000.0])
+    return Stretch(start, stop, knots, knots - delay_samples)
+
+
+def test_what_the_grid_of_the_analysis_leaves_out_is_played_too() -> None:
+    """At 48 kHz a stretch begins and stops at every sixth sample only."""
+    n_reference, n_recording, rate_hz = 40_000, 60_000, 48_000
+    found = on_a_clock(5004, 44_994, 4999.4)
+    (whole,) = to_the_ends([found], n_reference, n_recording, rate_hz)
+    assert (whole.start, whole.stop) == (5000, 45_000)
+    # a player that was stopped or started in the middle of the music did so
+    paused = on_a_clock(15_000, 30_000, 4999.4)
+    assert to_the_ends([paused], n_reference, n_recording, rate_hz) == (paused,)
+    # up to the recording's end, where the reference goes on beyond it
+    (to_the_end,) = to_the_ends([found], n_reference, 44_996, rate_hz)
+    assert to_the_end.stop == 44_996
+
+
+def test_part_of_a_sample_later_is_the_same_sound_up_to_its_ends() -> None:
+    """A filter undoes a delay of part of a sample only where what rings around the ends is there, too."""
+    rng = np.random.default_rng(1)
+    x = np.zeros(2000) + 1.0  # begins and ends with a step
+    x += 0.1 * rng.standard_normal(2000)
+    cut = on_a_clock(500, 2500, 499.5)
+    (ringing,) = with_ringing([cut], len(x), 4000)
+    assert (ringing.start, ringing.stop) == (500 - HALF_WIDTH, 2500 + HALF_WIDTH)
+    frequencies = np.fft.rfftfreq(4096)
+    undone = np.exp(-2j * np.pi * frequencies * 0.5)
+    in_band = frequencies < 0.4
+    truth = np.fft.rfft(np.concatenate([np.zeros(500), x, np.zeros(1500)]), 4096)
+    error = {}
+    for name, stretch in (("cut", cut), ("ringing", ringing)):
+        spectrum = np.fft.rfft(on_recording_clock(x, [stretch], 0, 4000), 4096) * undone
+        error[name] = np.sum(np.abs((spectrum - truth)[in_band]) ** 2) / np.sum(np.abs(truth[in_band]) ** 2)
+    assert error["ringing"] < 1e-9 < 1e-5 < error["cut"]

@@ -14,6 +14,8 @@ from unplay.removal.echo_path import Paths, weights_stft
 from unplay.removal.echo_system import EchoSystem, fit_system, still_system
 from unplay.removal.loudspeaker import hinge_basis
 from unplay.removal.movement import MovingEchoModel, fit_gains
+from unplay.removal.stft import Stft
+from unplay.removal.trust import trusted_frames
 from unplay.virtual.scene import Scene, make_scene
 
 RATE_HZ = 16_000
@@ -177,3 +179,16 @@ def test_a_tail_that_is_too_long_does_no_harm(still: Scene) -> None:
         si_sdr_db(still.true_near_end, fitted(still.played, d, tail_s=tail_s)[1]) for tail_s in (0.3, 1.2)
     )
     assert long > fits - 1.5
+
+
+def test_frames_that_reach_beyond_the_recording_are_not_trusted() -> None:
+    stft = Stft(512)
+    damaged = np.zeros(5000, bool)
+    damaged[2000] = True
+    trusted = trusted_frames(damaged, stft)
+    first = np.arange(len(trusted)) * stft.hop - (stft.n_fft - stft.hop)
+    whole = (first >= 0) & (first + stft.n_fft <= len(damaged))
+    over_damage = (first <= 2000) & (first + stft.n_fft > 2000)
+    np.testing.assert_array_equal(trusted, whole & ~over_damage)
+    assert not trusted[0]
+    assert not trusted[-1]
