@@ -75,6 +75,8 @@ class Graph:
         self.tensors: list[schema.TensorT] = []
         self.operators: list[schema.OperatorT] = []
         self.codes: list[tuple[int, int]] = []
+        self.constants: list[torch.Tensor] = []
+        """The network's own weights, in the order of the file."""
 
     def tensor(self, name: str, shape: tuple[int, ...], data: FloatArray | None = None) -> int:
         tensor = schema.TensorT()
@@ -107,6 +109,7 @@ class Graph:
 
     def constant(self, value: torch.Tensor) -> int:
         """A matrix in half precision, a vector in full."""
+        self.constants.append(value)
         array = value.detach().numpy()
         if array.ndim == 1:
             return self.tensor(f"vector_{len(self.tensors)}", array.shape, array)
@@ -166,7 +169,13 @@ OPTIONS = {
 
 @torch.no_grad()
 def written(network: Suppressor) -> bytes:
-    graph, n_hidden = Graph(), network.inward.out_features
+    graph = Graph()
+    return packed(graph, *built(graph, network))
+
+
+def built(graph: Graph, network: Suppressor) -> tuple[list[int], list[int]]:
+    """The network's tensors and operators: inputs and outputs."""
+    n_hidden = network.inward.out_features
     powers = [graph.tensor(name, (1, N_BINS)) for name in INPUTS]
     earlier = [graph.tensor(f"earlier_{name}", (1, N_BINS)) for name in EARLIER]
     states = [graph.tensor(name, (1, n_hidden)) for name in ("first", "second")]
@@ -184,7 +193,22 @@ def written(network: Suppressor) -> bytes:
         graph.operator("LOGISTIC", [x], shape, name)
         for x, name in zip((offset, cautious, quick), OUTPUTS, strict=True)
     ]
-    return packed(graph, [*powers, *earlier, *states], [*answers, first, second])
+    return [*powers, *earlier, *states], [*answers, first, second]
+
+
+@torch.no_grad()
+def take_weights(network: Suppressor, model: bytes) -> None:
+    """Give the network the weights of a file that `written` made: checkpoints aren't kept."""
+    stored, graph = schema.ModelT.InitFromPackedBuf(model), Graph()
+    built(graph, network)
+    kept = [
+        np.frombuffer(bytes(buffer.data), "<f2" if tensor.type == schema.TensorType.FLOAT16 else "<f4")
+        for tensor in stored.subgraphs[0].tensors
+        if (buffer := stored.buffers[tensor.buffer]).data is not None
+    ]
+    for weights, values in zip(graph.constants, kept, strict=True):
+        weights.copy_(torch.from_numpy(values.astype(np.float32)).reshape(weights.shape))
+    network.head.bias[:N_BINS] -= CAUTION
 
 
 def packed(graph: Graph, inputs: list[int], outputs: list[int]) -> bytes:

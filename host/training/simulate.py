@@ -31,6 +31,7 @@ from unplay.removal.stft import Stft
 
 FloatArray = NDArray[np.floating]
 Rng = np.random.Generator
+Clip = NDArray[np.int16]
 
 RATE_HZ = 16000
 CLIP_S = 12.0
@@ -42,6 +43,9 @@ SPEECH_SHARE = 0.45
 """Of the references; the rest is music."""
 RESAMPLED = (0.85, 1.18)
 """Ratios by which talkers are made larger or smaller in training: few talkers there are."""
+COLOUR_HZ = (100, 250, 600, 1500, 3500, 8000)
+COLOUR_DB = 4.0
+"""Spread, at these frequencies, of the curve that colours a talker in training."""
 NEAR_END_TO_ECHO_DB = (-20.0, 8.0)
 NOISE_TO_ECHO_DB = (-55.0, -15.0)
 RT60_S = (0.12, 0.7)
@@ -85,18 +89,17 @@ class Sounds:
     """The pool of one split."""
 
     def __init__(self, folder: Path, vary_talkers: bool) -> None:
-        self.speech, self.music = (
-            [read_clips(path) for path in sorted((folder / kind).glob("*.npz"))]
-            for kind in ("speech", "music")
-        )
+        packages = [read_talkers(path) for path in sorted((folder / "speech").glob("*.npz"))]
+        self.speech = [talkers for talkers in packages for _ in range(round(len(talkers) ** 0.5))]
+        """A package of n talkers stands in it √n times."""
+        self.music = [read_clips(path) for path in sorted((folder / "music").glob("*.npz"))]
         self.vary_talkers = vary_talkers
 
     def talk(self, rng: Rng, n: int, start_s: float) -> FloatArray:
-        """Phrases of one package with pauses between them (n,), silent until start_s."""
-        clips = self.speech[rng.integers(len(self.speech))]
+        """Phrases of one talker with pauses between them (n,), silent until start_s."""
+        clips = talker_of(self.speech[rng.integers(len(self.speech))], rng)
         ratio = rng.uniform(*RESAMPLED) if self.vary_talkers else 1.0
         out, at, longest_pause_s = np.zeros(n), int(start_s * RATE_HZ), rng.choice([0.3, 0.8, 3.0])
-        # phrases that follow each other in the package are by one talker
         number = int(rng.integers(len(clips)))
         while at < n:
             phrase = clips[number % len(clips)] / 32768.0
@@ -106,7 +109,7 @@ class Sounds:
             out[at : at + len(phrase)] = phrase * 10 ** (rng.normal(0, 2) / 20)
             at += len(phrase) + int(rng.uniform(0.05, longest_pause_s) * RATE_HZ)
             number += 1
-        return out
+        return coloured(rng, out) if self.vary_talkers else out
 
     def song(self, rng: Rng, n: int) -> FloatArray:
         clips = self.music[rng.integers(len(self.music))]
@@ -119,9 +122,31 @@ class Sounds:
         return np.resize(clip / 32768.0 + 1e-4 * rng.standard_normal(len(clip)), n)
 
 
-def read_clips(path: Path) -> list[NDArray[np.int16]]:
+def read_clips(path: Path) -> list[Clip]:
     held = np.load(path)
     return np.split(held["samples"], np.cumsum(held["lengths"])[:-1])
+
+
+def read_talkers(path: Path) -> list[list[Clip]]:
+    """The clips of one talker of the package after the other."""
+    clips, talkers = read_clips(path), np.load(path)["talkers"]
+    return [[clips[k] for k in np.flatnonzero(talkers == talker)] for talker in range(talkers.max() + 1)]
+
+
+def talker_of(talkers: list[list[Clip]], rng: Rng) -> list[Clip]:
+    """Clips of one of them, with a chance that grows with the root of how long he talks."""
+    if len(talkers) == 1:
+        return talkers[0]
+    weights = np.array([sum(map(len, clips)) for clips in talkers]) ** 0.5
+    return talkers[rng.choice(len(talkers), p=weights / weights.sum())]
+
+
+def coloured(rng: Rng, x: FloatArray) -> FloatArray:
+    """A voice that is brighter or darker, another microphone."""
+    spectrum = np.fft.rfft(x)
+    octaves = np.log2(np.maximum(np.fft.rfftfreq(len(x), 1 / RATE_HZ), COLOUR_HZ[0]))
+    gain_db = np.interp(octaves, np.log2(COLOUR_HZ), rng.normal(0, COLOUR_DB, len(COLOUR_HZ)))
+    return np.fft.irfft(spectrum * 10 ** (gain_db / 20), len(x))
 
 
 def scene(sounds: Sounds, rng: Rng) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from export import take_weights
 from network import Suppressor, stft
 from torch import Tensor
 
@@ -50,12 +51,16 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--minutes", type=float, default=90)
     parser.add_argument("--hidden", type=int, default=184)
+    parser.add_argument("--begin", type=Path, help="a file of export.py, whose weights a new run begins with")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(arguments.seed)
     arguments.run.mkdir(parents=True, exist_ok=True)
-    training = Training(Suppressor(arguments.hidden), arguments.run)
+    network = Suppressor(arguments.hidden)
+    if arguments.begin:
+        take_weights(network, arguments.begin.read_bytes())
+    training = Training(network, arguments.run)
     training.resume()
     scenes = Scenes(arguments.mixed / "train", np.random.default_rng([arguments.seed, training.step]))
     training.go_on(scenes, 60 * arguments.minutes)
