@@ -276,3 +276,59 @@ def test_blocks_cover_the_stretches_and_add_up_to_one(stretches: list[tuple[int,
     for start, stop in bounds:
         outside[max(0, start - 200) : stop + 2000] = False
     assert not total[outside].any()
+
+
+def a_clock(drift_ppm: float) -> Alignment:
+    knots = np.array([1000.0, 100_000.0])
+    stretch = Stretch(1000, 100_000, knots, (knots - 1000) * (1 + 1e-6 * drift_ppm))
+    return Alignment(True, "", (stretch,), drift_ppm)
+
+
+@pytest.mark.parametrize(("drift_ppm", "doubted"), [(0.0, False), (-1.9, True), (4.0, True), (80.0, False)])
+def test_a_slight_drift_is_doubted(drift_ppm: float, doubted: bool) -> None:
+    steady = cleaning._steady(a_clock(drift_ppm))
+    assert (steady is not None) == doubted
+    if steady is not None:
+        (stretch,) = steady.stretches
+        np.testing.assert_allclose(stretch.rates, 1, atol=1e-12)
+
+
+@pytest.mark.parametrize(("gain_db", "used"), [(19.0, False), (20.4, False), (20.6, True)])
+def test_the_clock_that_gains_more_is_believed(gain_db: float, used: bool) -> None:
+    """0.5 dB more are needed on what the fit did not see."""
+    drifting, steady = (
+        plan.Removal(np.full(4, level, np.float32), (), 0.9, gain)
+        for level, gain in ((1.0, 20.0), (2.0, gain_db))
+    )
+    removal = cleaning._of_the_likelier_clock(drifting, steady)
+    assert removal.near_end[0] == (2.0 if used else 1.0)
+    (decision,) = removal.stages
+    assert (decision.name, decision.used) == ("no drift", used)
+    assert decision.effect_db == pytest.approx(gain_db - 20.0)
+
+
+def test_where_the_path_moves_a_slight_drift_is_tried_without(
+    recorded: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path that changed once looks like a slow clock: the reference is put on a steady one, too."""
+    heard: list[np.ndarray] = []
+
+    def remove(x, d, rate_hz, **settings):
+        heard.append(x)
+        moves = plan.StageDecision("movement", True, 1.0, "")
+        return plan.Removal(d.astype(np.float32), (moves,), 0.9, 10.0 * len(heard))
+
+    monkeypatch.setattr(plan, "remove", remove)
+    result = clean()
+    assert len(heard) == 1  # 80 ppm are beyond doubt
+    (stretch,) = result.alignment.stretches
+    slight = replace(
+        result.alignment,
+        drift_ppm=2.0,
+        stretches=(replace(stretch, positions=stretch.knots * (1 + 2e-6) - stretch.knots[0]),),
+    )
+    heard.clear()
+    result = clean(alignment=slight)
+    drifting, steady = heard
+    assert not np.array_equal(drifting, steady)
+    assert [stage["used"] for stage in result.stages if stage["name"] == "no drift"] == [True]

@@ -36,7 +36,7 @@ OUTPUT_SI_SDR_DB = {
     "nonlinear": 32.9,
     "everything": 17.0,
 }
-ECHO_REDUCTION_DB = {"semisynthetic/farend_only": 59.0, "real/mimic_laptop_farend": 28.5}
+ECHO_REDUCTION_DB = {"semisynthetic/farend_only": 46.0, "real/mimic_laptop_farend": 28.5}
 ABSENT = ["semisynthetic/nearend_only", "semisynthetic/silence", "real/aecc_DLhjt_nearend"]
 
 

@@ -6,12 +6,14 @@ import ctypes
 import multiprocessing
 import os
 import queue
+import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
+from types import FrameType
 from typing import Any, Protocol, TypeVar
 
 from unplay.errors import BadInputError, UnplayError
@@ -69,7 +71,7 @@ class LocalWorkers:
     def submit(self, work: Callable[[Task], Outcome], task: Task) -> Future[Outcome]:
         """The future of work(task); waits until a process is free."""
         k = self._free.get()
-        future = self._all[k].submit(work, task)
+        future = self._all[k].submit(_interruptible, work, task)
         future.add_done_callback(lambda ended: self._release(k, ended))
         return future
 
@@ -190,10 +192,25 @@ def _new_process() -> ProcessPoolExecutor:
 def _begin() -> None:
     """One thread a process; and an end with its parent, which would else be waited for for ever."""
     os.environ["OMP_NUM_THREADS"] = "1"
+    signal.signal(signal.SIGINT, _leave)
     _keep_freed_memory()
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
+def _interruptible(work: Callable[[Task], Outcome], task: Task) -> Outcome:
+    """work(task). Ctrl-C, which a terminal gives to all processes, ends the work so that it tidies up; a
+    worker that has nothing to do leaves without a word."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return work(task)
+    finally:
+        signal.signal(signal.SIGINT, _leave)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    os._exit(128 + number)
 
 
 def _worked_at(work: Callable[[Task], Outcome], task: Task) -> Outcome:

@@ -79,7 +79,7 @@ def align(
         return Alignment(False, _absence(finding.best), evidence=evidence)
     track = _track(x, d, rate, found, finding.best.score)
     if not follow_drift or _is_zero(track):
-        track = replace(track, stretches=tuple(_unhurried(s) for s in track.stretches), drift_ppm=0.0)
+        track = replace(track, stretches=tuple(without_drift(s) for s in track.stretches), drift_ppm=0.0)
     lag = direct_sound(x, d, rate, track.stretches)
     scaled = (s.later(lag).scaled(sample_rate_hz / rate) for s in track.stretches)
     stretches = to_the_ends(tuple(scaled), len(reference), len(recording), sample_rate_hz)
@@ -128,6 +128,13 @@ def with_ringing(stretches: Sequence[Stretch], n_reference: int, n_recording: in
     return tuple(ringing)
 
 
+def without_drift(stretch: Stretch) -> Stretch:
+    """The stretch on a clock without drift, its middle where it was."""
+    middle = (stretch.start + stretch.stop) / 2
+    knots = np.array([stretch.start, stretch.stop], float)
+    return replace(stretch, knots=knots, positions=stretch.position_at(np.array(middle)) + knots - middle)
+
+
 def aligned_reference(
     reference: NDArray[np.floating], alignment: Alignment, start: int, stop: int
 ) -> NDArray[np.floating]:
@@ -166,7 +173,7 @@ def _track(
     playing_s = sum(s.stop - s.start for s in stretches) / rate
     if _is_zero(track) or score > _FAINT_SCORE or playing_s > _SHORT_S:
         return track
-    still = refine(x, d, rate, [_unhurried(s) for s in stretches])
+    still = refine(x, d, rate, [without_drift(s) for s in stretches])
     return track if track.log_likelihood > still.log_likelihood else still
 
 
@@ -174,13 +181,6 @@ def _is_zero(track: Track) -> bool:
     return track.even and abs(track.drift_ppm) < max(
         _DRIFT_SIGNIFICANCE * track.sigma_ppm, _DRIFT_RESOLUTION_PPM
     )
-
-
-def _unhurried(stretch: Stretch) -> Stretch:
-    """The stretch on a clock without drift, its middle where it was."""
-    middle = (stretch.start + stretch.stop) / 2
-    knots = np.array([stretch.start, stretch.stop], float)
-    return replace(stretch, knots=knots, positions=stretch.position_at(np.array(middle)) + knots - middle)
 
 
 def _drift_track(stretch: Stretch, sample_rate_hz: float) -> NDArray[np.float64]:

@@ -54,11 +54,13 @@ KNOT_S = 0.5
 
 @dataclass(frozen=True)
 class Removal:
-    """near_end (n_samples,) float32; stages: every decision; confidence 0 to 1."""
+    """near_end (n_samples,) float32; stages: every decision; confidence 0 to 1; gain_db: of what the echo
+    goes through, on what its fit did not see (0 where a method was asked for by name)."""
 
     near_end: NDArray[np.float32]
     stages: tuple[StageDecision, ...]
     confidence: float
+    gain_db: float = 0.0
 
 
 def remove(
@@ -90,20 +92,20 @@ def remove(
     n_missing = max(0, lead_samples(sample_rate_hz) - n_past)
     x, n_past = np.concatenate([np.zeros(n_missing), x]), n_past + n_missing
     progress = progress or (lambda doing, share: None)
-    near_end, stages, confidence = _planned(x, d, n_past, sample_rate_hz, progress)
-    return Removal(_mixed(d, near_end, strength), stages, confidence)
+    near_end, stages, gain_db = _planned(x, d, n_past, sample_rate_hz, progress)
+    confidence = gain_db / (gain_db + HALF_SURE_DB) if gain_db > 0 else 0.0
+    return Removal(_mixed(d, near_end, strength), stages, confidence, gain_db)
 
 
 def _planned(
     x: FloatArray, d: FloatArray, n_past: int, rate_hz: int, progress: Progress
 ) -> tuple[FloatArray, tuple[StageDecision, ...], float]:
-    """Near end (n_samples,), decisions and confidence."""
+    """Near end (n_samples,), decisions, and the gain on what the fit did not see, in dB."""
     level, played_level = _level(d), _level(x)
     reference, recording = x / played_level, np.concatenate([np.zeros(n_past), d / level])
     damaged = _damaged(recording, n_past, weights_stft(rate_hz))
     progress("choosing what helps", 0.0)
     choice = choose(reference, recording, damaged, rate_hz)
-    confidence = choice.gain_db / (choice.gain_db + HALF_SURE_DB) if choice.gain_db > 0 else 0.0
     progress("fitting", 0.4)
     trust = trusted_frames(damaged, weights_stft(rate_hz))
     residual, gain = _fitted(choice.system, reference, recording, rate_hz, trust)
@@ -119,7 +121,7 @@ def _planned(
     masked, mask = _without_residual_echo(residual, recording - residual, rate_hz)
     near_end, network = _with_network(masked, recording - masked, reference, rate_hz)
     progress("done", 1.0)
-    return near_end * level, (*stages, mask, network), confidence
+    return near_end * level, (*stages, mask, network), choice.gain_db
 
 
 def _damaged(recording: FloatArray, n_past: int, stft: Stft) -> NDArray[np.bool_]:
