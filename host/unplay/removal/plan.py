@@ -118,10 +118,12 @@ def _planned(
     progress("looking for residual echo", 0.9)
     now = slice(n_past, n_past + len(d))
     reference, residual, recording = (signal[now] for signal in (reference, residual, recording))
-    masked, mask = _without_residual_echo(residual, recording - residual, rate_hz)
-    near_end, network = _with_network(masked, recording - masked, reference, rate_hz)
+    echo = recording - residual
+    # the network first: its conditions were proven on what the linear stages leave
+    governed, network = _with_network(residual, echo, reference, rate_hz)
+    near_end, mask = _without_residual_echo(governed, echo, rate_hz)
     progress("done", 1.0)
-    return near_end * level, (*stages, mask, network), choice.gain_db
+    return near_end * level, (*stages, network, mask), choice.gain_db
 
 
 def _damaged(recording: FloatArray, n_past: int, stft: Stft) -> NDArray[np.bool_]:
