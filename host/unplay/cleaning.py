@@ -86,9 +86,6 @@ LEAD_S = 0.2
 HEAD_S = 0.1
 """A stretch that begins within this time of the recording was playing before it."""
 
-SLIGHT_DRIFT_PPM = 5.0
-"""A path that changes once looks like a clock that drifts so little: 1.5 ppm for a centimetre in 20 s."""
-
 NEXT_S = 0.05
 """What is played after a block and may be heard in it, where the echo path begins before the direct sound."""
 
@@ -461,7 +458,6 @@ class _Cleaner:
         self._method = job.named_method(recording.format.sample_rate_hz)
         self._reference = load_mono(job.reference, recording.format.sample_rate_hz)
         self._alignment = _beyond_the_recording(alignment, len(self._reference), recording.format)
-        self._steady = _steady(self._alignment)
         self._confidences: list[tuple[float, int]] = []
         self.stages: list[dict[str, Any]] = []
         self.warnings: list[str] = []
@@ -498,36 +494,32 @@ class _Cleaner:
             yield recorded, np.zeros_like(recorded)
 
     def _take_out(self, block: Block, recorded: Samples) -> Samples:
-        removed = np.zeros_like(recorded)
-        n_channels = recorded.shape[1]
-        for channel in range(n_channels):
-            if not recorded[:, channel].any():
-                continue
-            progress = self._progress_of(block, channel / n_channels, 1 / n_channels)
-            removal = self._removal(block, recorded[:, channel], self._alignment, progress)
-            if self._steady is not None and any(s.name == "movement" and s.used for s in removal.stages):
-                steady = self._removal(block, recorded[:, channel], self._steady, progress)
-                removal = _of_the_likelier_clock(removal, steady)
-            self._account(block, channel, removal)
-            if removal.confidence >= CONFIDENT:
-                removed[:, channel] = recorded[:, channel] - removal.near_end
-        return removed
-
-    def _removal(self, block: Block, recorded: Samples, alignment: Alignment, progress: Progress) -> Removal:
         from unplay.removal.alignment import aligned_reference
         from unplay.removal.plan import remove
 
         rate_hz = self._recording.format.sample_rate_hz
         past, following = round(PAST_S * rate_hz), round(NEXT_S * rate_hz)
-        return remove(
-            aligned_reference(self._reference, alignment, block.start - past, block.stop + following),
-            recorded,
-            rate_hz,
-            n_past=past,
-            method=self._method,
-            strength=self._job.strength,
-            progress=progress,
+        aligned = aligned_reference(
+            self._reference, self._alignment, block.start - past, block.stop + following
         )
+        removed = np.zeros_like(recorded)
+        n_channels = recorded.shape[1]
+        for channel in range(n_channels):
+            if not recorded[:, channel].any():
+                continue
+            removal = remove(
+                aligned,
+                recorded[:, channel],
+                rate_hz,
+                n_past=past,
+                method=self._method,
+                strength=self._job.strength,
+                progress=self._progress_of(block, channel / n_channels, 1 / n_channels),
+            )
+            self._account(block, channel, removal)
+            if removal.confidence >= CONFIDENT:
+                removed[:, channel] = recorded[:, channel] - removal.near_end
+        return removed
 
     def _progress_of(self, block: Block, done: float, part: float) -> Progress:
         """Progress of one channel of a block as progress of the whole, of which finding is a tenth."""
@@ -613,30 +605,6 @@ def _beyond_the_recording(alignment: Alignment, n_reference: int, audio_format: 
     if last.stop >= n_samples:
         last = replace(last, stop=last.stop + round(NEXT_S * rate_hz))
     return replace(alignment, stretches=(*others, last))
-
-
-def _steady(alignment: Alignment) -> Alignment | None:
-    """The same alignment on clocks that don't drift, where the drift is so slight that a path which moves
-    may have been taken for it."""
-    from unplay.removal.alignment import without_drift
-
-    if not 0 < abs(alignment.drift_ppm) < SLIGHT_DRIFT_PPM:
-        return None
-    return replace(alignment, stretches=tuple(without_drift(stretch) for stretch in alignment.stretches))
-
-
-def _of_the_likelier_clock(drifting: Removal, steady: Removal) -> Removal:
-    """Of two removals the one that gains more on what its fit did not see."""
-    from unplay.removal.choosing import MARGIN_DB, StageDecision
-
-    effect_db = steady.gain_db - drifting.gain_db
-    used = effect_db >= MARGIN_DB
-    reason = (
-        "the path moves, and so little drift may be its doing: with a clock that doesn't drift "
-        f"{effect_db:+.2f} dB on what the fit did not see; {MARGIN_DB:g} dB are needed"
-    )
-    better = steady if used else drifting
-    return replace(better, stages=(StageDecision("no drift", used, effect_db, reason), *better.stages))
 
 
 def _at_rate(alignment: Alignment, factor: float, n_samples: int) -> Alignment:

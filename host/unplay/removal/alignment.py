@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from unplay.removal.borders import direct_sound, sharpened
 from unplay.removal.clock import Stretch, on_recording_clock
-from unplay.removal.drift import Track, refine
+from unplay.removal.drift import SHORT_BLOCK_S, Track, refine
 from unplay.removal.finding import FOUND_SCORE, Match, find
 from unplay.removal.warp import HALF_WIDTH
 
@@ -30,6 +30,7 @@ _DRIFT_SIGNIFICANCE = 2.5
 _DRIFT_RESOLUTION_PPM = 0.005
 _FAINT_SCORE = 30.0
 _SHORT_S = 60.0
+_SURER = 0.7
 _END_S = 0.1
 
 
@@ -168,7 +169,19 @@ def _listed(stretches: Sequence[Stretch], sample_rate_hz: float) -> str:
 def _track(
     x: NDArray[np.float32], d: NDArray[np.float32], rate: float, stretches: Sequence[Stretch], score: float
 ) -> Track:
-    """The refined clocks. What seems to drift, but is faint and short, must beat the best clock near zero."""
+    """The refined clocks; where the path moves, by blocks short enough for it to stand still in most of them
+    if those tell the drift more surely."""
+    track = _likelier_track(x, d, rate, stretches, score)
+    if track.well_modelled:
+        return track
+    by_short_blocks = refine(x, d, rate, track.stretches, SHORT_BLOCK_S)
+    return by_short_blocks if by_short_blocks.sigma_ppm < _SURER * track.sigma_ppm else track
+
+
+def _likelier_track(
+    x: NDArray[np.float32], d: NDArray[np.float32], rate: float, stretches: Sequence[Stretch], score: float
+) -> Track:
+    """What seems to drift, but is faint and short, must beat the best clock near zero."""
     track = refine(x, d, rate, stretches)
     playing_s = sum(s.stop - s.start for s in stretches) / rate
     if _is_zero(track) or score > _FAINT_SCORE or playing_s > _SHORT_S:

@@ -8,10 +8,11 @@ to the reference loses there. Up to `TRIAL_RATE_HZ` is enough to tell, and quick
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import soxr
@@ -25,6 +26,7 @@ from unplay.removal.threads import N_THREADS
 from unplay.removal.trust import trusted_frames
 
 FloatArray = NDArray[np.floating]
+_T = TypeVar("_T")
 
 TRIAL_RATE_HZ = 8000
 
@@ -37,6 +39,12 @@ TRIAL_KNOT_S = 1.0
 
 MARGIN_DB = 0.5
 """What a stage must gain on the stretches left out to be used."""
+
+LOUD = 0.1
+LOUD_MARGIN_DB = 0.1
+"""Movement is used as well where it gains so much on what is loud alone, that is, with this share of the mean
+power added to what was left and to what is left. A path that stands still for two thirds of a recording may
+lose more decibels there, deep below the talker, than it gains in the rest, where its echo is heard."""
 
 HELD_OUT_PERIOD_S = 0.5
 HELD_OUT_S = 0.125
@@ -143,24 +151,26 @@ class _Trial:
         """Of curve, gain track and movement take the one that helps most, then look for another."""
         still = self._fit(still_system(self.reference, self.recording, self.rate_hz), SCHEDULE[:2])
         chosen = self._fit(still.system, TRIAL_SCHEDULE)
-        self._decide(
-            "echo path", self._gain_db(self.recording, chosen.residual), "one path that stands still"
-        )
+        gain_db = self._gain_db(self.recording, chosen.residual)
+        self.stages.append(_decision("echo path", gain_db, "one path that stands still"))
         start, open_stages = still, ["loudspeaker curve", "gain track", "movement"]
         while open_stages:
-            # the transforms that a fit spends its time in run side by side
-            with ThreadPoolExecutor(N_THREADS) as pool:
-                fitted = list(pool.map(partial(self._with, start, chosen), open_stages))
+            fitted = _side_by_side(partial(self._with, start, chosen), open_stages)
             candidates = dict(zip(open_stages, fitted, strict=True))
-            effects_db = {name: self._gain_db(chosen.residual, c.residual) for name, c in candidates.items()}
-            best = max(open_stages, key=lambda name: effects_db[name])
-            for name in open_stages:
-                self._decide(name, effects_db[name], WHAT[name], unless=name != best)
-            if effects_db[best] < MARGIN_DB:
+            decisions: list[StageDecision] = []
+            if "movement" in candidates and self._loud_or_clear(chosen, candidates["movement"]):
+                moving, decisions = self._few_paths(candidates.pop("movement"))
+                # as many rounds for the others
+                further = _side_by_side(
+                    lambda c: self._fit(c.system, 2 * TRIAL_SCHEDULE), candidates.values()
+                )
+                candidates = {**dict(zip(candidates, further, strict=True)), "movement": moving}
+            best = self._most_helpful(chosen, candidates)
+            if best is None:
                 break
             start = chosen = candidates[best]
-            if chosen.system.knot_samples is not None:
-                chosen = start = self._few_paths(chosen)
+            if best == "movement":
+                self.stages += decisions
             if chosen.system.knot_samples is not None:
                 break
             open_stages = [
@@ -171,6 +181,36 @@ class _Trial:
             if open_stages:
                 chosen = self._fit(start.system, TRIAL_SCHEDULE)
         return chosen
+
+    def _most_helpful(self, chosen: _Candidate, candidates: dict[str, _Candidate]) -> str | None:
+        """Of the candidates the stage that helps most beside chosen; None where none does."""
+        effects_db = {name: self._gain_db(chosen.residual, c.residual) for name, c in candidates.items()}
+        helpful = [name for name, effect_db in effects_db.items() if effect_db >= MARGIN_DB]
+        # a few paths can do what one does whose gain changes: they must do better
+        best = max(
+            helpful, key=lambda name: effects_db[name] - MARGIN_DB * (name == "movement"), default=None
+        )
+        loud_db = 0.0
+        if best is None and "movement" in candidates:
+            loud_db = self._gain_db(chosen.residual, candidates["movement"].residual, LOUD)
+        for name, effect_db in effects_db.items():
+            if name == "movement" and loud_db >= LOUD_MARGIN_DB:
+                best = name
+                reason = (
+                    f"{WHAT[name]}: {effect_db:+.2f} dB on what it did not see, but {loud_db:+.2f} dB on "
+                    f"what is loud of it; {LOUD_MARGIN_DB:g} dB are needed"
+                )
+                self.stages.append(StageDecision(name, True, loud_db, reason))
+            else:
+                self.stages.append(_decision(name, effect_db, WHAT[name], unless=best not in (None, name)))
+        return best
+
+    def _loud_or_clear(self, chosen: _Candidate, moving: _Candidate) -> bool:
+        """Whether the path may move: a few paths may help far more than it does so far."""
+        return (
+            self._gain_db(chosen.residual, moving.residual) >= MARGIN_DB
+            or self._gain_db(chosen.residual, moving.residual, LOUD) >= LOUD_MARGIN_DB
+        )
 
     def _with(self, start: _Candidate, chosen: _Candidate, stage: str) -> _Candidate:
         """start with another stage, fitted as long as chosen, which is start without it."""
@@ -183,27 +223,30 @@ class _Trial:
     def _knot_samples(self) -> int:
         return round(TRIAL_KNOT_S * self.rate_hz)
 
-    def _few_paths(self, moving: _Candidate) -> _Candidate:
-        """The moving candidate as a few paths with gain tracks, if that is what it is."""
+    def _few_paths(self, moving: _Candidate) -> tuple[_Candidate, list[StageDecision]]:
+        """The moving candidate as a few paths with gain tracks, if it is that; and what was decided."""
+        decisions = []
         for rank in range(2, MAX_RANK + 1):
             few = self._fit_few_paths(moving, rank)
-            if self._decide(
-                f"{rank} paths", self._gain_db(moving.residual, few.residual), "paths with gain tracks"
-            ):
-                return self._switching(few)
-        return moving
+            effect_db = self._gain_db(moving.residual, few.residual)
+            decisions.append(_decision(f"{rank} paths", effect_db, "paths with gain tracks"))
+            if decisions[-1].used:
+                switching, further = self._switching(few)
+                return switching, decisions + further
+        return moving, decisions
 
-    def _switching(self, few: _Candidate) -> _Candidate:
-        """The candidate of few paths with gain tracks, as paths that take turns if that is what it is."""
+    def _switching(self, few: _Candidate) -> tuple[_Candidate, list[StageDecision]]:
+        """The candidate of few paths with gain tracks, as paths that take turns if that is what it is; and
+        what was decided."""
         assert few.system.gains is not None
         paths, turns = switching_start(few.system.paths, few.system.gains)
         if not turns.any(axis=1).all():  # a path that never has its turn is none
-            return few
+            return few, []
         system = replace(few.system, paths=paths, gains=turns, switches=True)
         switching = self._fit(system, TRIAL_SCHEDULE)
         effect_db = self._gain_db(few.residual, switching.residual)
-        helps = self._decide("switch", effect_db, "paths that take turns, from one sample to the next")
-        return switching if helps else few
+        decision = _decision("switch", effect_db, "paths that take turns, from one sample to the next")
+        return switching if decision.used else few, [decision]
 
     def _fit_few_paths(self, moving: _Candidate, rank: int) -> _Candidate:
         system = moving.system
@@ -215,28 +258,33 @@ class _Trial:
     def _fit(self, system: EchoSystem, schedule: tuple[tuple[float, int], ...]) -> _Candidate:
         return _Candidate(*fit_system(system, self.recording, self.rate_hz, schedule, self.seen))
 
-    def _gain_db(self, without: FloatArray, residual: FloatArray) -> float:
+    def _gain_db(self, without: FloatArray, residual: FloatArray, floor: float = 1e-6) -> float:
         """Mean decrease of the residual's level in the frames left out, in dB.
 
-        Over the bins with echo, weighted with its amplitude.
+        Over the bins with echo, weighted with its amplitude. floor: added to both powers, as a share of the
+        mean without.
         """
         before, after, echo = (
             # its running sums can end a rounding error below 0 beside loud bins
             uniform_filter(np.abs(self.stft.forward(signal)) ** 2, (1, 5))[self.held_out].clip(0)
             for signal in (without, residual, self.recording - residual)
         )
-        floor = 1e-6 * before.mean() + 1e-30
+        least = floor * before.mean() + 1e-30
         amplitude = np.sqrt(echo) * (echo > HEARD * before)
-        decrease_db = 10 * np.log10((before + floor) / (after + floor))
+        decrease_db = 10 * np.log10((before + least) / (after + least))
         return float(np.sum(amplitude * decrease_db) / (np.sum(amplitude) + 1e-30))
 
-    def _decide(self, name: str, effect_db: float, what: str, unless: bool = False) -> bool:
-        """Write the decision down and return it."""
-        used = effect_db >= MARGIN_DB and not unless
-        compared = "another stage does better" if unless else f"{MARGIN_DB:g} dB are needed"
-        self.stages.append(
-            StageDecision(
-                name, used, effect_db, f"{what}: {effect_db:+.2f} dB on what it did not see; {compared}"
-            )
-        )
-        return used
+
+def _side_by_side(fit: Callable[[_T], _Candidate], starts: Iterable[_T]) -> list[_Candidate]:
+    """The transforms that a fit spends its time in run on all cores."""
+    with ThreadPoolExecutor(N_THREADS) as pool:
+        return list(pool.map(fit, starts))
+
+
+def _decision(name: str, effect_db: float, what: str, unless: bool = False) -> StageDecision:
+    """On a stage of this effect on what its fit did not see; unless another one does better."""
+    used = effect_db >= MARGIN_DB and not unless
+    compared = "another stage does better" if unless else f"{MARGIN_DB:g} dB are needed"
+    return StageDecision(
+        name, used, effect_db, f"{what}: {effect_db:+.2f} dB on what it did not see; {compared}"
+    )

@@ -6,9 +6,13 @@ that is read τ samples further on turns the phase of that model by jωτ. τ ov
 track; one Gauss–Newton step on its knots with the filters eliminated (variable projection, Golub & Pereyra
 1973), new filters, new weights, and again.
 
-The path is free in every block of a minute, so what counts is how the delay changes within a block, and
-the knots that two blocks share. A prior holds the drift of one piece close to that of the next; how close
-is chosen by the evidence (MacKay 1992), and an even clock is the simplest choice.
+The path is free in every block, so what counts is how the delay changes within a block, and the knots that
+two blocks share. A prior holds the drift of one piece close to that of the next; how close is chosen by the
+evidence (MacKay 1992), and an even clock is the simplest choice.
+
+Blocks of a minute tell the drift best where the path stands still. A path that changes in the middle of one
+looks like drift; of blocks of 8 s few hold such a change. How much the scores vary from one part of the
+recording to the next tells how far an estimate may be trusted (White 1982), and so which of the two.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ _SMOOTHING = (3, 5)
 _LEAD = 1
 _LOWEST_HZ = 100.0
 _HIGHEST = 0.47
-_BLOCK_S = 60.0
+BLOCK_S, SHORT_BLOCK_S = 60.0, 8.0
 _BRIDGED_GAP_S = 10.0
 _TAIL_S = 0.4
 _KNOT_S = 5.0
@@ -53,7 +57,8 @@ class Track:
     """Stretches on their refined clocks; the mean drift and its standard deviation, in ppm.
 
     even: the drift doesn't change within the recording. log_likelihood: of the recording on these clocks,
-    but for what all clocks share.
+    but for what all clocks share as long as the blocks are the same. well_modelled: the scores vary no more
+    than they do where the clock is all that changes.
     """
 
     stretches: tuple[Stretch, ...]
@@ -61,6 +66,7 @@ class Track:
     sigma_ppm: float
     even: bool
     log_likelihood: float
+    well_modelled: bool
 
 
 @dataclass
@@ -79,6 +85,7 @@ class _Equations:
     matrix: NDArray[np.floating]
     vector: NDArray[np.floating]
     log_likelihood: float
+    well_modelled: bool
 
 
 def refine(
@@ -86,14 +93,16 @@ def refine(
     recording: NDArray[np.floating],
     sample_rate_hz: float,
     stretches: Sequence[Stretch],
+    block_s: float = BLOCK_S,
 ) -> Track:
     """The clocks of `stretches` refined from the signals, both at `sample_rate_hz`.
 
-    The delay may start off by tens of milliseconds (it belongs to the echo path); the drift by what
-    keeps the signals within a quarter period of each other over a block.
+    block_s: how long the echo path is taken to stand still. The delay may start off by tens of milliseconds
+    (it belongs to the echo path); the drift by what keeps the signals within a quarter period of each other
+    over a block.
     """
     stretches = tuple(_knotted(s, sample_rate_hz) for s in stretches)
-    blocks = list(_blocks(stretches, sample_rate_hz))
+    blocks = list(_blocks(stretches, sample_rate_hz, block_s))
     wander = _WANDER_PPM[-1]
     n_iterations = 0
     while True:
@@ -109,7 +118,7 @@ def refine(
     drift, contrast = _mean_drift(stretches)
     sigma_ppm = min(1e6 * float(np.sqrt(contrast @ covariance @ contrast)), MAX_DRIFT_PPM)
     even = wander == _WANDER_PPM[0]
-    return Track(stretches, 1e6 * drift, sigma_ppm, even, equations.log_likelihood)
+    return Track(stretches, 1e6 * drift, sigma_ppm, even, equations.log_likelihood, equations.well_modelled)
 
 
 def _knotted(stretch: Stretch, rate: float) -> Stretch:
@@ -120,8 +129,8 @@ def _knotted(stretch: Stretch, rate: float) -> Stretch:
     return replace(stretch, knots=knots, positions=stretch.position_at(knots))
 
 
-def _blocks(stretches: Sequence[Stretch], rate: float) -> Iterator[_Block]:
-    """Blocks of up to `_BLOCK_S` that cover the stretches and bridge short gaps between them."""
+def _blocks(stretches: Sequence[Stretch], rate: float, block_s: float) -> Iterator[_Block]:
+    """Blocks of up to `block_s` that cover the stretches and bridge short gaps between them."""
     spans: list[list[int]] = []
     for stretch in stretches:
         if spans and stretch.start - spans[-1][1] < _BRIDGED_GAP_S * rate:
@@ -129,7 +138,7 @@ def _blocks(stretches: Sequence[Stretch], rate: float) -> Iterator[_Block]:
         else:
             spans.append([stretch.start, stretch.stop])
     for start, stop in spans:
-        edges = np.linspace(start, stop, int(np.ceil((stop - start) / (_BLOCK_S * rate))) + 1).astype(int)
+        edges = np.linspace(start, stop, int(np.ceil((stop - start) / (block_s * rate))) + 1).astype(int)
         for lo, hi in pairwise(edges):
             yield _Block(int(lo), int(hi))
 
@@ -166,7 +175,7 @@ def _normal_equations(
         variation += sum(float(np.sum(batch)) ** 2 for batch in np.array_split(scores, n_batches))
         expected += information
     scale = max(_LEAST_VARIATION, variation / (expected + 1e-30))
-    return _Equations(matrix / scale, vector / scale, log_likelihood)
+    return _Equations(matrix / scale, vector / scale, log_likelihood, scale == _LEAST_VARIATION)
 
 
 def _block_equations(

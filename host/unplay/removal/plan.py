@@ -54,13 +54,11 @@ KNOT_S = 0.5
 
 @dataclass(frozen=True)
 class Removal:
-    """near_end (n_samples,) float32; stages: every decision; confidence 0 to 1; gain_db: of what the echo
-    goes through, on what its fit did not see (0 where a method was asked for by name)."""
+    """near_end (n_samples,) float32; stages: every decision; confidence 0 to 1."""
 
     near_end: NDArray[np.float32]
     stages: tuple[StageDecision, ...]
     confidence: float
-    gain_db: float = 0.0
 
 
 def remove(
@@ -92,15 +90,14 @@ def remove(
     n_missing = max(0, lead_samples(sample_rate_hz) - n_past)
     x, n_past = np.concatenate([np.zeros(n_missing), x]), n_past + n_missing
     progress = progress or (lambda doing, share: None)
-    near_end, stages, gain_db = _planned(x, d, n_past, sample_rate_hz, progress)
-    confidence = gain_db / (gain_db + HALF_SURE_DB) if gain_db > 0 else 0.0
-    return Removal(_mixed(d, near_end, strength), stages, confidence, gain_db)
+    near_end, stages, confidence = _planned(x, d, n_past, sample_rate_hz, progress)
+    return Removal(_mixed(d, near_end, strength), stages, confidence)
 
 
 def _planned(
     x: FloatArray, d: FloatArray, n_past: int, rate_hz: int, progress: Progress
 ) -> tuple[FloatArray, tuple[StageDecision, ...], float]:
-    """Near end (n_samples,), decisions, and the gain on what the fit did not see, in dB."""
+    """Near end (n_samples,), decisions and confidence."""
     level, played_level = _level(d), _level(x)
     reference, recording = x / played_level, np.concatenate([np.zeros(n_past), d / level])
     damaged = _damaged(recording, n_past, weights_stft(rate_hz))
@@ -123,7 +120,8 @@ def _planned(
     governed, network = _with_network(residual, echo, reference, rate_hz)
     near_end, mask = _without_residual_echo(governed, echo, rate_hz)
     progress("done", 1.0)
-    return near_end * level, (*stages, network, mask), choice.gain_db
+    confidence = choice.gain_db / (choice.gain_db + HALF_SURE_DB) if choice.gain_db > 0 else 0.0
+    return near_end * level, (*stages, network, mask), confidence
 
 
 def _damaged(recording: FloatArray, n_past: int, stft: Stft) -> NDArray[np.bool_]:
