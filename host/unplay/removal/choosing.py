@@ -40,11 +40,17 @@ TRIAL_KNOT_S = 1.0
 MARGIN_DB = 0.5
 """What a stage must gain on the stretches left out to be used."""
 
-LOUD = 0.1
+DEEP, AUDIBLE, LOUD = 1e-6, 1e-3, 0.1
+"""Shares of the mean of what was left. Added to the powers of what was left and of what is left, they set how
+deep a change still counts."""
+
+DEPTH = {"loudspeaker curve": AUDIBLE, "gain track": DEEP, "movement": DEEP}
+"""How deep a stage's changes count. Far below the talker even a curve that is none explains something."""
+
 LOUD_MARGIN_DB = 0.1
-"""Movement is used as well where it gains so much on what is loud alone, that is, with this share of the mean
-power added to what was left and to what is left. A path that stands still for two thirds of a recording may
-lose more decibels there, deep below the talker, than it gains in the rest, where its echo is heard."""
+"""Movement is used as well where it gains so much on what is loud alone. A path that stands still for two
+thirds of a recording may lose more decibels there, deep below the talker, than it gains in the rest, where
+its echo is heard."""
 
 HELD_OUT_PERIOD_S = 0.5
 HELD_OUT_S = 0.125
@@ -184,7 +190,10 @@ class _Trial:
 
     def _most_helpful(self, chosen: _Candidate, candidates: dict[str, _Candidate]) -> str | None:
         """Of the candidates the stage that helps most beside chosen; None where none does."""
-        effects_db = {name: self._gain_db(chosen.residual, c.residual) for name, c in candidates.items()}
+        effects_db = {
+            name: self._gain_db(chosen.residual, candidate.residual, DEPTH[name])
+            for name, candidate in candidates.items()
+        }
         helpful = [name for name, effect_db in effects_db.items() if effect_db >= MARGIN_DB]
         # a few paths can do what one does whose gain changes: they must do better
         best = max(
@@ -258,20 +267,19 @@ class _Trial:
     def _fit(self, system: EchoSystem, schedule: tuple[tuple[float, int], ...]) -> _Candidate:
         return _Candidate(*fit_system(system, self.recording, self.rate_hz, schedule, self.seen))
 
-    def _gain_db(self, without: FloatArray, residual: FloatArray, floor: float = 1e-6) -> float:
+    def _gain_db(self, without: FloatArray, residual: FloatArray, depth: float = DEEP) -> float:
         """Mean decrease of the residual's level in the frames left out, in dB.
 
-        Over the bins with echo, weighted with its amplitude. floor: added to both powers, as a share of the
-        mean without.
+        Over the bins with echo, weighted with its amplitude. depth: DEEP, AUDIBLE or LOUD.
         """
         before, after, echo = (
             # its running sums can end a rounding error below 0 beside loud bins
             uniform_filter(np.abs(self.stft.forward(signal)) ** 2, (1, 5))[self.held_out].clip(0)
             for signal in (without, residual, self.recording - residual)
         )
-        least = floor * before.mean() + 1e-30
+        floor = depth * before.mean() + 1e-30
         amplitude = np.sqrt(echo) * (echo > HEARD * before)
-        decrease_db = 10 * np.log10((before + least) / (after + least))
+        decrease_db = 10 * np.log10((before + floor) / (after + floor))
         return float(np.sum(amplitude * decrease_db) / (np.sum(amplitude) + 1e-30))
 
 
