@@ -165,12 +165,7 @@ class _Trial:
             candidates = dict(zip(open_stages, fitted, strict=True))
             decisions: list[StageDecision] = []
             if "movement" in candidates and self._loud_or_clear(chosen, candidates["movement"]):
-                moving, decisions = self._few_paths(candidates.pop("movement"))
-                # as many rounds for the others
-                further = _side_by_side(
-                    lambda c: self._fit(c.system, 2 * TRIAL_SCHEDULE), candidates.values()
-                )
-                candidates = {**dict(zip(candidates, further, strict=True)), "movement": moving}
+                candidates, decisions = self._at_their_best(chosen, candidates)
             best = self._most_helpful(chosen, candidates)
             if best is None:
                 break
@@ -190,10 +185,7 @@ class _Trial:
 
     def _most_helpful(self, chosen: _Candidate, candidates: dict[str, _Candidate]) -> str | None:
         """Of the candidates the stage that helps most beside chosen; None where none does."""
-        effects_db = {
-            name: self._gain_db(chosen.residual, candidate.residual, DEPTH[name])
-            for name, candidate in candidates.items()
-        }
+        effects_db = self._effects_db(chosen, candidates)
         helpful = [name for name, effect_db in effects_db.items() if effect_db >= MARGIN_DB]
         # a few paths can do what one does whose gain changes: they must do better
         best = max(
@@ -214,12 +206,29 @@ class _Trial:
                 self.stages.append(_decision(name, effect_db, WHAT[name], unless=best not in (None, name)))
         return best
 
+    def _effects_db(self, chosen: _Candidate, candidates: dict[str, _Candidate]) -> dict[str, float]:
+        return {
+            name: self._gain_db(chosen.residual, candidate.residual, DEPTH[name])
+            for name, candidate in candidates.items()
+        }
+
     def _loud_or_clear(self, chosen: _Candidate, moving: _Candidate) -> bool:
         """Whether the path may move: a few paths may help far more than it does so far."""
         return (
             self._gain_db(chosen.residual, moving.residual) >= MARGIN_DB
             or self._gain_db(chosen.residual, moving.residual, LOUD) >= LOUD_MARGIN_DB
         )
+
+    def _at_their_best(
+        self, chosen: _Candidate, candidates: dict[str, _Candidate]
+    ) -> tuple[dict[str, _Candidate], list[StageDecision]]:
+        """Movement as a few paths, if it is that, and the others that help fitted for as many rounds; and
+        what was decided."""
+        few, decisions = self._few_paths(candidates["movement"])
+        effects_db = self._effects_db(chosen, candidates)
+        rivals = [name for name in candidates if name != "movement" and effects_db[name] >= MARGIN_DB]
+        fitted = _side_by_side(lambda name: self._fit(candidates[name].system, 2 * TRIAL_SCHEDULE), rivals)
+        return {**candidates, **dict(zip(rivals, fitted, strict=True)), "movement": few}, decisions
 
     def _with(self, start: _Candidate, chosen: _Candidate, stage: str) -> _Candidate:
         """start with another stage, fitted as long as chosen, which is start without it."""
