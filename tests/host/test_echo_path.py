@@ -171,6 +171,15 @@ def codec_noise(x: NDArray[np.floating]) -> NDArray[np.floating]:
     return 10 ** (-25 / 20) * envelope * rng.standard_normal(len(x))
 
 
+def test_a_path_that_nothing_asks_for_fades_within_single_precision() -> None:
+    """Its power falls with the square of its level, round after round: 1/power would be infinite."""
+    paths = Paths(np.ones((2, 64)), np.ones((2, 3, 9)))
+    for _ in range(4):
+        paths = paths.scaled(np.array([[1.0], [1e-8]]))
+    assert np.all(np.isfinite(1 / paths.power.astype(np.float32)))
+    np.testing.assert_array_equal(paths.power[0], 1)
+
+
 def test_a_tail_that_is_too_long_does_no_harm(still: Scene) -> None:
     """Seen where an MP3 was played: 1 s of tail for a room of 0.3 s took 14 dB."""
     played = still.played + codec_noise(still.played)

@@ -107,6 +107,16 @@ def test_a_path_that_changes_a_little_for_the_last_third_is_found_out(part: floa
     assert gain_db(scene, d, scene.true_near_end, removal) > 26
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_short_recording_has_fewer_knots_than_paths_are_tried(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choosing._Trial, "_loud_or_clear", lambda *_: True)
+    short = slice(3 * RATE_HZ, 3 * RATE_HZ + round(0.6 * RATE_HZ))
+    removal = remove(scene.played[short], scene.recording[short], RATE_HZ)
+    assert np.sum(removal.near_end**2) < np.sum(scene.recording[short] ** 2)
+
+
 def test_a_recording_clipped_in_most_frames_is_cleaned_all_the_same(scene: Scene) -> None:
     limit = np.quantile(np.abs(scene.recording), 0.92)
     d = np.clip(scene.recording, -limit, limit)

@@ -244,7 +244,8 @@ class _Trial:
     def _few_paths(self, moving: _Candidate) -> tuple[_Candidate, list[StageDecision]]:
         """The moving candidate as a few paths with gain tracks, if it is that; and what was decided."""
         decisions = []
-        for rank in range(2, MAX_RANK + 1):
+        n_knots = len(moving.system.paths.taps)
+        for rank in range(2, min(MAX_RANK, n_knots) + 1):
             few = self._fit_few_paths(moving, rank)
             effect_db = self._gain_db(moving.residual, few.residual)
             decisions.append(_decision(f"{rank} paths", effect_db, "paths with gain tracks"))

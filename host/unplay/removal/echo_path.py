@@ -67,6 +67,9 @@ soon shortened; one that is too short takes many rounds to grow."""
 FIRST_LEAD_POWER = 0.1
 """Power of a tap ahead of the direct sound that is expected then, relative to one right after it."""
 
+LEAST_POWER = 1e-30
+"""Variance of a tap that is as good as none."""
+
 
 @dataclass(frozen=True)
 class Paths:
@@ -86,7 +89,8 @@ class Paths:
         factor = np.broadcast_to(factor, (len(self.taps), 1))
         square = factor[: len(self.power), :, None] ** 2
         change = None if self.change is None else self.change * square
-        return Paths(self.taps * factor, self.power * square, change)
+        # a path that nothing asks for fades, and would leave the range of single precision
+        return Paths(self.taps * factor, np.maximum(self.power * square, LEAST_POWER), change)
 
 
 def weights_stft(sample_rate_hz: int) -> Stft:
@@ -209,7 +213,7 @@ def _with_prior(taps: FloatArray, before: Paths, problem: Problem) -> Paths:
 
 
 def _above_zero(power: FloatArray) -> FloatArray:
-    return power + 1e-9 * power.max() + 1e-30
+    return power + 1e-9 * power.max() + LEAST_POWER
 
 
 def _on_frames(power: FloatArray, cells: Stft, stft: Stft) -> FloatArray:

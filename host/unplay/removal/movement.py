@@ -327,6 +327,7 @@ def low_rank_start(
     vectors = np.linalg.svd(shaped, full_matrices=False)[0][:, :rank]
     at = np.arange(len(reference)) / hop
     gains = np.stack([np.interp(at, np.arange(len(vectors)), vector) for vector in vectors.T])
-    level = np.sqrt(np.mean(gains**2, axis=1, keepdims=True)) + 1e-30
+    # a path that is only at a knot after the end is never heard, and has no level
+    level = np.sqrt(np.mean(gains**2, axis=1, keepdims=True)).clip(1e-3)
     paths = Paths(np.linalg.pinv(vectors) @ moving.taps, np.repeat(moving.power, rank, axis=0))
     return paths.scaled(level), gains / level
