@@ -8,11 +8,10 @@ to the reference loses there. Up to `TRIAL_RATE_HZ` is enough to tell, and quick
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TypeVar
 
 import numpy as np
 import soxr
@@ -26,7 +25,6 @@ from unplay.removal.threads import N_THREADS
 from unplay.removal.trust import trusted_frames
 
 FloatArray = NDArray[np.floating]
-_T = TypeVar("_T")
 
 TRIAL_RATE_HZ = 8000
 
@@ -63,7 +61,7 @@ MAX_RANK = 3
 WHAT = {
     "loudspeaker curve": "a memoryless curve ahead of the echo path",
     "gain track": "one path with a changing gain",
-    "movement": "a path that changes from second to second",
+    "movement": "a path that changes, at its best",
 }
 FURTHER_STAGES = {
     "loudspeaker curve": ["gain track", "movement"],
@@ -161,8 +159,7 @@ class _Trial:
         self.stages.append(_decision("echo path", gain_db, "one path that stands still"))
         start, open_stages = still, ["loudspeaker curve", "gain track", "movement"]
         while open_stages:
-            fitted = _side_by_side(partial(self._with, start, chosen), open_stages)
-            candidates = dict(zip(open_stages, fitted, strict=True))
+            candidates = _side_by_side(partial(self._with, start, chosen), open_stages)
             decisions: list[StageDecision] = []
             if "movement" in candidates and self._loud_or_clear(chosen, candidates["movement"]):
                 candidates, decisions = self._at_their_best(chosen, candidates)
@@ -227,8 +224,8 @@ class _Trial:
         few, decisions = self._few_paths(candidates["movement"])
         effects_db = self._effects_db(chosen, candidates)
         rivals = [name for name in candidates if name != "movement" and effects_db[name] >= MARGIN_DB]
-        fitted = _side_by_side(lambda name: self._fit(candidates[name].system, 2 * TRIAL_SCHEDULE), rivals)
-        return {**candidates, **dict(zip(rivals, fitted, strict=True)), "movement": few}, decisions
+        as_long = _side_by_side(lambda name: self._fit(candidates[name].system, 2 * TRIAL_SCHEDULE), rivals)
+        return {**candidates, **as_long, "movement": few}, decisions
 
     def _with(self, start: _Candidate, chosen: _Candidate, stage: str) -> _Candidate:
         """start with another stage, fitted as long as chosen, which is start without it."""
@@ -293,10 +290,10 @@ class _Trial:
         return float(np.sum(amplitude * decrease_db) / (np.sum(amplitude) + 1e-30))
 
 
-def _side_by_side(fit: Callable[[_T], _Candidate], starts: Iterable[_T]) -> list[_Candidate]:
+def _side_by_side(fit: Callable[[str], _Candidate], names: Sequence[str]) -> dict[str, _Candidate]:
     """The transforms that a fit spends its time in run on all cores."""
     with ThreadPoolExecutor(N_THREADS) as pool:
-        return list(pool.map(fit, starts))
+        return dict(zip(names, pool.map(fit, names), strict=True))
 
 
 def _decision(name: str, effect_db: float, what: str, unless: bool = False) -> StageDecision:
