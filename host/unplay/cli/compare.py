@@ -67,6 +67,7 @@ def print_comparison(comparison: Comparison) -> None:
     from rich.table import Table
 
     from unplay.comparing import BLIND_FIGURES, FIGURES
+    from unplay.removal.clock import pace
 
     shown = [name for name in FIGURES if any(getattr(row, name) is not None for row in comparison.rows)]
     table = Table("", box=box.SIMPLE)
@@ -80,7 +81,7 @@ def print_comparison(comparison: Comparison) -> None:
         print(BLIND_FIGURES, end="\n\n")
     print(
         f"The reference begins {comparison.delay_s:+.3f} s into the recording, its clock "
-        f"{abs(comparison.drift_ppm):.2f} ppm {'slow' if comparison.drift_ppm < 0 else 'fast'}."
+        f"{pace(comparison.drift_ppm)}."
     )
     for row in comparison.rows[1:]:
         print(f"{row.name}: {row.reason}")

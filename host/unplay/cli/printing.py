@@ -42,10 +42,12 @@ def live() -> Iterator[Callable[[str], None]]:
 
 def print_result(result: Result) -> None:
     """Where the outputs are and how the reference was found, in a few lines."""
+    from unplay.removal.clock import pace
+
     alignment = result.alignment
     print(
         f"found the reference {alignment.delay_s:+.3f} s into the recording, its clock "
-        f"{alignment.drift_ppm:+.2f} ± {alignment.drift_sigma_ppm:.2f} ppm fast"
+        f"{pace(alignment.drift_ppm, alignment.drift_sigma_ppm)}"
     )
     print(f"wrote what is left to {result.near_end} (confidence {result.confidence:.2f})")
     if result.removed is not None:

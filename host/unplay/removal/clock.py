@@ -18,6 +18,12 @@ from unplay.removal.warp import warp
 MAX_DRIFT_PPM = 500.0
 
 
+def pace(drift_ppm: float, sigma_ppm: float = 0.0) -> str:
+    """The player's clock in words: "3.000 ± 0.005 ppm slow". sigma_ppm: 0 where it isn't known."""
+    doubt = f" ± {sigma_ppm:.3f}" if sigma_ppm else ""
+    return f"{abs(drift_ppm):.3f}{doubt} ppm {'slow' if drift_ppm < 0 else 'fast'}"
+
+
 @dataclass(frozen=True)
 class Stretch:
     """A part of the recording in which the reference plays without a break.

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from unplay.audio import load_mono
 from unplay.comparing import BLIND_FIGURES, FIGURES, Comparison
 from unplay.metrics import FORGIVING_TAPS, energy_ratio_db, reference_correlation
-from unplay.removal.clock import on_recording_clock
+from unplay.removal.clock import on_recording_clock, pace
 from unplay.report import charts, pictures
 from unplay.report.echo import measure
 
@@ -142,7 +142,7 @@ def compare_page(
         "compare.html",
         recording.name,
         f"{len(names) - 1} methods on one recording. The reference begins {comparison.delay_s:+.3f} s into "
-        f"it, its clock {_pace(comparison.drift_ppm)}.",
+        f"it, its clock {pace(comparison.drift_ppm)}.",
         [
             Sound(
                 f"sound{k}",
@@ -242,17 +242,12 @@ def _mp3(sound: FloatArray, rate_hz: int) -> str:
 
 def _verdict(log: Mapping[str, Any], reduction_db: float, removed_below_db: float) -> str:
     """What was found and done, in short."""
-    uncertainty = f" (± {log['drift_sigma_ppm']:.2f})" if log["drift_sigma_ppm"] else ""
+    clock = pace(log["drift_ppm"], log["drift_sigma_ppm"] or 0.0)
     return (
-        f"The reference begins {log['delay_s']:+.3f} s into the recording, its clock "
-        f"{_pace(log['drift_ppm'])}{uncertainty}. It was removed with confidence {log['confidence']:.2f} of "
-        f"1: what was taken out lies {removed_below_db:.1f} dB below the recording, what is left "
-        f"{reduction_db:.1f} dB."
+        f"The reference begins {log['delay_s']:+.3f} s into the recording, its clock {clock}. It was removed "
+        f"with confidence {log['confidence']:.2f} of 1: what was taken out lies {removed_below_db:.1f} dB "
+        f"below the recording, what is left {reduction_db:.1f} dB."
     )
-
-
-def _pace(drift_ppm: float) -> str:
-    return f"{abs(drift_ppm):.2f} ppm {'slow' if drift_ppm < 0 else 'fast'}"
 
 
 def _most_removed(removed: FloatArray, rate_hz: int) -> slice:
