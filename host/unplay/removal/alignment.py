@@ -15,7 +15,7 @@ import soxr
 from numpy.typing import NDArray
 
 from unplay.removal.borders import direct_sound, sharpened
-from unplay.removal.clock import Stretch, on_recording_clock
+from unplay.removal.clock import MAX_DRIFT_PPM, Stretch, on_recording_clock
 from unplay.removal.drift import SHORT_BLOCK_S, Track, refine
 from unplay.removal.finding import FOUND_SCORE, Match, find
 from unplay.removal.warp import HALF_WIDTH
@@ -78,7 +78,7 @@ def align(
     found = sharpened(x, d, rate, finding.stretches)
     if sum(s.stop - s.start for s in found) < SHORTEST_S * rate:
         return Alignment(False, _absence(finding.best), evidence=evidence)
-    track = _track(x, d, rate, found, finding.best.score)
+    track, doubt = _track(x, d, rate, found, finding.best.score)
     if not follow_drift or _is_zero(track):
         track = replace(track, stretches=tuple(without_drift(s) for s in track.stretches), drift_ppm=0.0)
     lag = direct_sound(x, d, rate, track.stretches)
@@ -92,7 +92,7 @@ def align(
         f"(match {finding.best.score:.1f} times chance, {FOUND_SCORE:.0f} are needed)",
         stretches,
         track.drift_ppm,
-        track.sigma_ppm,
+        min(doubt * track.sigma_ppm, MAX_DRIFT_PPM),
         np.concatenate([_drift_track(s, sample_rate_hz) for s in stretches]),
         delay_s,
         evidence,
@@ -168,14 +168,21 @@ def _listed(stretches: Sequence[Stretch], sample_rate_hz: float) -> str:
 
 def _track(
     x: NDArray[np.float32], d: NDArray[np.float32], rate: float, stretches: Sequence[Stretch], score: float
-) -> Track:
+) -> tuple[Track, float]:
     """The refined clocks; where the path moves, by blocks short enough for it to stand still in most of them
-    if those tell the drift more surely."""
+    if those tell the drift more surely. And by what factor less sure they are than they seem to be.
+
+    Two estimates that differ by more than their uncertainties: these are too small, and are to be scaled to
+    what the difference asks for (Birge 1932).
+    """
     track = _likelier_track(x, d, rate, stretches, score)
     if track.well_modelled:
-        return track
+        return track, 1.0
     by_short_blocks = refine(x, d, rate, track.stretches, SHORT_BLOCK_S)
-    return by_short_blocks if by_short_blocks.sigma_ppm < _SURER * track.sigma_ppm else track
+    difference_ppm = abs(track.drift_ppm - by_short_blocks.drift_ppm)
+    ratio = difference_ppm / math.hypot(track.sigma_ppm, by_short_blocks.sigma_ppm)
+    surer = by_short_blocks if by_short_blocks.sigma_ppm < _SURER * track.sigma_ppm else track
+    return surer, max(1.0, ratio)
 
 
 def _likelier_track(
