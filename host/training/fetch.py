@@ -3,9 +3,9 @@
     python host/training/fetch.py POOL
 
 Needs apt-get, dpkg, ffmpeg (for G.722), soundfile ≥ 0.13, ancient (for one game's speech) and flite for the
-synthetic talkers. Other packages are only downloaded, to POOL/packages, and unpacked there. Ends with POOL/SPLIT/KIND/PACKAGE.npz of
-`samples` (n,) int16, the clips one after the other, and `lengths` and `talkers` (n_clips,) int: the number,
-within the package, of who speaks (0 in music).
+synthetic talkers. Other packages are only downloaded, to POOL/packages, and unpacked there. Ends with
+POOL/SPLIT/KIND/PACKAGE.npz of `samples` (n,) int16, the clips one after the other, and `lengths` and
+`talkers` (n_clips,) int: the number, within the package, of who speaks (0 in music).
 """
 
 from __future__ import annotations
@@ -163,6 +163,7 @@ SOURCES = (
     Source("asterisk-moh-opsound-g722", "test", "music", "**/*.g722", "CC-BY-SA-3.0, Paul Shuler and others"),
 )
 
+TOOLS = ("ancient", "apt-get", "dpkg", "ffmpeg", "flite")
 VOICES = ("awb", "rms", "slt", "kal16")
 """Synthetic talkers of flite, for training only."""
 READ_ALOUD = Path("/usr/share/common-licenses/GPL-3")
@@ -173,7 +174,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("pool", type=Path, help="folder for packages and samples, about 7 GB")
     pool = parser.parse_args().pool
-    missing = [name for name in ("ancient", "apt-get", "dpkg", "ffmpeg", "flite") if shutil.which(name) is None]
+    missing = [name for name in TOOLS if shutil.which(name) is None]
     if missing:
         raise SystemExit(
             f"Not installed: {', '.join(missing)}. host/training/README.md has the line for apt-get."
