@@ -41,7 +41,7 @@ LOST_WEIGHT = 2.0
 """Of magnitude lost, beside that of magnitude left over."""
 COMPLEX_WEIGHT, RATIO_WEIGHT, WORSE_WEIGHT = 0.3, 1.0, 0.6
 """Of the compressed spectra, of the error's decades beside the near end, of decades by which it grows."""
-LEAST_LEFT = 1e-3
+LEAST_LEFT = 1e-4
 """Of the residual's energy: the loss stops counting there."""
 
 
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=90)
     parser.add_argument("--hidden", type=int, default=184)
     parser.add_argument("--begin", type=Path, help="a file of export.py, whose weights a new run begins with")
-    parser.add_argument("--only-last", action="store_true", help="leave what is before the head as it is")
+    parser.add_argument("--only-bins", action="store_true", help="leave all but the last stage as it is")
     parser.add_argument("--batch", type=int, default=N_BATCH, help="parts of examples a step")
     parser.add_argument("--rate", type=float, default=LEARNING_RATE, help="learning rate at the beginning")
     parser.add_argument("--seed", type=int, default=0)
@@ -63,10 +63,9 @@ def main() -> None:
     network = Suppressor(arguments.hidden)
     if arguments.begin:
         take_weights(network, arguments.begin.read_bytes())
-    if arguments.only_last:
+    if arguments.only_bins:
         network.requires_grad_(False)
-        for part in (network.head, network.bins):
-            part.requires_grad_(True)
+        network.bins.requires_grad_(True)
     training = Training(network, arguments.run, arguments.rate)
     training.resume()
     rng = np.random.default_rng([arguments.seed, training.step])
