@@ -2,10 +2,10 @@
 
     python host/training/fetch.py POOL
 
-Needs apt-get, dpkg, ffmpeg (for G.722), soundfile ≥ 0.13, and flite for the synthetic talkers. Other
-packages are only downloaded, to POOL/packages, and unpacked there. Ends with POOL/SPLIT/KIND/PACKAGE.npz of
-`samples` (n,) int16, the clips one after the other, and `lengths` and `talkers` (n_clips,) int: the number,
-within the package, of who speaks (0 in music).
+Needs apt-get, dpkg, ffmpeg (for G.722), soundfile ≥ 0.13, ancient (for one game's speech) and flite for the
+synthetic talkers. Other packages are only downloaded, to POOL/packages, and unpacked there. Ends with
+POOL/SPLIT/KIND/PACKAGE.npz of `samples` (n,) int16, the clips one after the other, and `lengths` and
+`talkers` (n_clips,) int: the number, within the package, of who speaks (0 in music).
 """
 
 from __future__ import annotations
@@ -75,6 +75,30 @@ SOURCES = (
         r"/(?:(\d{3})...P|.{6}J|JOE)",
     ),
     Source(
+        "beneath-a-steel-sky",
+        "train",
+        "speech",
+        "**/sky.dnr",
+        "its own licence, free, Revolution Software",
+        r"/(\d+)$",
+    ),
+    Source(
+        "drascula",
+        "train",
+        "speech",
+        "**/en/*.ALS",
+        "Drascula licence, Alcachofa Soft",
+        r"/([A-Z]*)\d+\.ALS",
+    ),
+    Source(
+        "drascula-spanish",
+        "train",
+        "speech",
+        "**/es/*.ALS",
+        "Drascula licence, Alcachofa Soft",
+        r"/([A-Z]*)\d+\.ALS",
+    ),
+    Source(
         "fillets-ng-data-cs",
         "train",
         "speech",
@@ -139,6 +163,7 @@ SOURCES = (
     Source("asterisk-moh-opsound-g722", "test", "music", "**/*.g722", "CC-BY-SA-3.0, Paul Shuler and others"),
 )
 
+TOOLS = ("ancient", "apt-get", "dpkg", "ffmpeg", "flite")
 VOICES = ("awb", "rms", "slt", "kal16")
 """Synthetic talkers of flite, for training only."""
 READ_ALOUD = Path("/usr/share/common-licenses/GPL-3")
@@ -149,7 +174,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("pool", type=Path, help="folder for packages and samples, about 7 GB")
     pool = parser.parse_args().pool
-    missing = [name for name in ("apt-get", "dpkg", "ffmpeg", "flite") if shutil.which(name) is None]
+    missing = [name for name in TOOLS if shutil.which(name) is None]
     if missing:
         raise SystemExit(
             f"Not installed: {', '.join(missing)}. host/training/README.md has the line for apt-get."
@@ -200,6 +225,8 @@ def clips_of(source: Source, folder: Path) -> Iterable[Spoken]:
         decoded: Iterable[tuple[str, Clip]] = zip(map(str, files), decode_g722(files), strict=True)
     elif source.pattern.endswith("queen.1c"):
         decoded = (clip for file in files for clip in packed_speech(file))
+    elif source.pattern.endswith("sky.dnr"):
+        decoded = (clip for file in files for clip in compressed_speech(file))
     else:
         decoded = ((str(file), decode(file)) for file in files)
     named = ((re.search(source.talker, path), clip) for path, clip in decoded)
@@ -214,10 +241,16 @@ def phrases(clips: Iterable[Spoken]) -> Iterator[Spoken]:
             yield talker, np.clip(clip * (SPEECH_LEVEL / level), -32767, 32767).astype(np.int16)
 
 
+HEADLESS: dict[str, dict[str, str | int]] = {
+    ".gsm": {"subtype": "GSM610", "samplerate": 8000},
+    ".ALS": {"subtype": "PCM_U8", "samplerate": 11025},
+}
+
+
 def decode(file: Path) -> Clip:
     """The file in mono at 16 kHz; nothing where it is no sound: packages hold pictures, too."""
-    bare = {"format": "RAW", "subtype": "GSM610", "samplerate": 8000, "channels": 1}
-    return mono(file, **(bare if file.suffix == ".gsm" else {}))
+    bare = HEADLESS.get(file.suffix)
+    return mono(file, **({"format": "RAW", "channels": 1} | bare if bare else {}))
 
 
 def mono(file: Path | io.BytesIO, **form: str | int) -> Clip:
@@ -240,6 +273,29 @@ def packed_speech(file: Path) -> Iterator[tuple[str, Clip]]:
         if b".SB" in name:
             sound = io.BytesIO(data[offset : offset + size])
             yield f"{file.parent}/{name.decode('ascii').rstrip(chr(0))}", mono(sound)
+
+
+def compressed_speech(index: Path) -> Iterator[tuple[str, Clip]]:
+    """What is said in Beneath a Steel Sky: section of the script and clip. After the number of entries there
+    are in the index for each its number (2 bytes), its place in sky.dsk (3; where the topmost bit is set, in
+    sixteenths) and its size (22 bits of 3 bytes), least significant byte first. 22 bytes before the packed
+    data of a sound, 8 bits a sample, aren't sound."""
+    entries, data = index.read_bytes(), index.with_suffix(".dsk").read_bytes()
+    for number, *rest in sorted(struct.iter_unpack("<H3s3s", entries[4:])):
+        place, size = (int.from_bytes(part, "little") for part in rest)
+        begin = (place & 0x7FFFFF) << (4 if place >> 23 else 0)
+        packed = data[begin + 22 : begin + (size & 0x3FFFFF)]
+        if number >= FIRST_LINE and packed.startswith(b"RNC"):
+            with tempfile.TemporaryDirectory() as folder:
+                source, sound = Path(folder) / "packed", Path(folder) / "sound.ALS"
+                source.write_bytes(packed)
+                subprocess.run(["ancient", "decompress", source, sound], check=True, capture_output=True)
+                yield f"{index.parent}/{np.searchsorted(SECTIONS, number, 'right')}", decode(sound)
+
+
+FIRST_LINE = 50000
+SECTIONS = FIRST_LINE + np.cumsum([0, 600, 500, 1330, 950, 1150, 550, 150])
+"""Where they begin."""
 
 
 def decode_g722(files: list[Path]) -> list[Clip]:

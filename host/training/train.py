@@ -39,9 +39,9 @@ COMPRESSION = 0.3
 """Exponent under which magnitudes are compared: quiet echo is heard, too."""
 LOST_WEIGHT = 2.0
 """Of magnitude lost, beside that of magnitude left over."""
-COMPLEX_WEIGHT, RATIO_WEIGHT, WORSE_WEIGHT = 0.3, 0.1, 0.3
+COMPLEX_WEIGHT, RATIO_WEIGHT, WORSE_WEIGHT = 0.3, 1.0, 0.6
 """Of the compressed spectra, of the error's decades beside the near end, of decades by which it grows."""
-LEAST_LEFT = 1e-3
+LEAST_LEFT = 1e-4
 """Of the residual's energy: the loss stops counting there."""
 
 
@@ -52,6 +52,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=90)
     parser.add_argument("--hidden", type=int, default=184)
     parser.add_argument("--begin", type=Path, help="a file of export.py, whose weights a new run begins with")
+    parser.add_argument("--only-bins", action="store_true", help="leave all but the last stage as it is")
+    parser.add_argument("--batch", type=int, default=N_BATCH, help="parts of examples a step")
+    parser.add_argument("--rate", type=float, default=LEARNING_RATE, help="learning rate at the beginning")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -60,9 +63,13 @@ def main() -> None:
     network = Suppressor(arguments.hidden)
     if arguments.begin:
         take_weights(network, arguments.begin.read_bytes())
-    training = Training(network, arguments.run)
+    if arguments.only_bins:
+        network.requires_grad_(False)
+        network.bins.requires_grad_(True)
+    training = Training(network, arguments.run, arguments.rate)
     training.resume()
-    scenes = Scenes(arguments.mixed / "train", np.random.default_rng([arguments.seed, training.step]))
+    rng = np.random.default_rng([arguments.seed, training.step])
+    scenes = Scenes(arguments.mixed / "train", rng, arguments.batch)
     training.go_on(scenes, 60 * arguments.minutes)
     print(validated(training.averaged(), arguments.mixed / "validation"))
 
@@ -73,11 +80,12 @@ class Scenes:
 
     folder: Path
     rng: np.random.Generator
+    n_batch: int = N_BATCH
     held: list[dict[str, np.ndarray]] = field(default_factory=list)
 
     def batch(self) -> list[Tensor]:
-        """Spectra (N_BATCH, n_frames, 257) in the order of INPUTS, then the near end's."""
-        parts = [self.part() for _ in range(N_BATCH)]
+        """Spectra (n_batch, n_frames, 257) in the order of INPUTS, then the near end's."""
+        parts = [self.part() for _ in range(self.n_batch)]
         signals = {
             name: torch.from_numpy(np.stack([part[name] for part in parts]).astype(np.float32))
             for name in parts[0]
@@ -145,9 +153,10 @@ def energy(spectrum: Tensor) -> Tensor:
 class Training:
     """A network on its way; `seconds` of training lie behind it."""
 
-    def __init__(self, network: Suppressor, folder: Path) -> None:
-        self.network, self.folder = network, folder
-        self.optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=1e-3)
+    def __init__(self, network: Suppressor, folder: Path, rate: float) -> None:
+        self.network, self.folder, self.rate = network, folder, rate
+        learning = [value for value in network.parameters() if value.requires_grad]
+        self.optimizer = torch.optim.AdamW(learning, rate, weight_decay=1e-3)
         self.average = {name: value.clone() for name, value in network.state_dict().items()}
         self.step, self.seconds = 0, 0.0
 
@@ -194,7 +203,7 @@ class Training:
         self.save()
 
     def one_step(self, scenes: Scenes, share_done: float) -> float:
-        rate = LEARNING_RATE * min(1, (self.step + 1) / WARM_UP_STEPS)
+        rate = self.rate * min(1, (self.step + 1) / WARM_UP_STEPS)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1, share_done))))
         loss = loss_of(self.network, scenes.batch())

@@ -53,6 +53,8 @@ INPUTS = ("residual", "cautious", "quick", "echo", "reference")
 EARLIER = ("residual", "quick", "echo")
 """Inputs of which the frame that is answered for is given as well."""
 OUTPUTS = ("gain", "cautious_share", "quick_share")
+STATES = ("first", "second", "bins")
+"""Of the network, given back as `next_` …: it has no other memory."""
 
 MODEL = "residual_suppressor.tflite"
 RUNTIMES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter")
@@ -116,7 +118,7 @@ class GainNetwork:
         for name in EARLIER:
             self._set(f"earlier_{name}", self._frames[0][name][None])
         self._interpreter.invoke()
-        for name in ("first", "second"):
+        for name in STATES:
             self._set(name, self._get(f"next_{name}"))
         return np.concatenate([self._get(name) for name in OUTPUTS])
 
