@@ -224,8 +224,8 @@ def network_of(removal: Removal) -> plan.StageDecision:
 
 @pytest.mark.parametrize(
     ("share", "share_by_chance", "heeded"),
-    # −10 dB and 3 dB above chance are asked for; a share s is 20·log10(s/(1 − s)) dB beside what is left
-    [(0.5, 0.1, True), (0.5, 0.45, False), (0.1, 0.001, False), (0.0, 0.0, False)],
+    # −6 dB and 3 dB above chance are asked for; a share s is 20·log10(s/(1 − s)) dB beside what is left
+    [(0.5, 0.1, True), (0.5, 0.45, False), (0.3, 0.001, False), (0.0, 0.0, False)],
 )
 def test_the_network_is_heeded_where_it_takes_much_and_more_than_by_chance(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, share: float, share_by_chance: float, heeded: bool
