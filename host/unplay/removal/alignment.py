@@ -30,6 +30,7 @@ _DRIFT_SIGNIFICANCE = 2.5
 _DRIFT_RESOLUTION_PPM = 0.005
 _FAINT_SCORE = 30.0
 _SHORT_S = 60.0
+# standard deviation from short blocks, relative to that from long ones, below which it is believed
 _SURER = 0.7
 _END_S = 0.1
 
@@ -80,7 +81,7 @@ def align(
         return Alignment(False, _absence(finding.best), evidence=evidence)
     track, doubt = _track(x, d, rate, found, finding.best.score)
     if not follow_drift or _is_zero(track):
-        track = replace(track, stretches=tuple(without_drift(s) for s in track.stretches), drift_ppm=0.0)
+        track = replace(track, stretches=tuple(_without_drift(s) for s in track.stretches), drift_ppm=0.0)
     lag = direct_sound(x, d, rate, track.stretches)
     scaled = (s.later(lag).scaled(sample_rate_hz / rate) for s in track.stretches)
     stretches = to_the_ends(tuple(scaled), len(reference), len(recording), sample_rate_hz)
@@ -127,13 +128,6 @@ def with_ringing(stretches: Sequence[Stretch], n_reference: int, n_recording: in
         stop = stretch.stop + HALF_WIDTH if stretch.stop == end < n_recording else stretch.stop
         ringing.append(replace(stretch, start=start, stop=stop))
     return tuple(ringing)
-
-
-def without_drift(stretch: Stretch) -> Stretch:
-    """The stretch on a clock without drift, its middle where it was."""
-    middle = (stretch.start + stretch.stop) / 2
-    knots = np.array([stretch.start, stretch.stop], float)
-    return replace(stretch, knots=knots, positions=stretch.position_at(np.array(middle)) + knots - middle)
 
 
 def aligned_reference(
@@ -193,8 +187,15 @@ def _likelier_track(
     playing_s = sum(s.stop - s.start for s in stretches) / rate
     if _is_zero(track) or score > _FAINT_SCORE or playing_s > _SHORT_S:
         return track
-    still = refine(x, d, rate, [without_drift(s) for s in stretches])
+    still = refine(x, d, rate, [_without_drift(s) for s in stretches])
     return track if track.log_likelihood > still.log_likelihood else still
+
+
+def _without_drift(stretch: Stretch) -> Stretch:
+    """The stretch on a clock without drift, its middle where it was."""
+    middle = (stretch.start + stretch.stop) / 2
+    knots = np.array([stretch.start, stretch.stop], float)
+    return replace(stretch, knots=knots, positions=stretch.position_at(np.array(middle)) + knots - middle)
 
 
 def _is_zero(track: Track) -> bool:
