@@ -24,7 +24,7 @@ from ai_edge_litert.interpreter import Interpreter
 from network import N_BINS, NEIGHBOURS, Bins, Suppressor
 from numpy.typing import NDArray
 
-from unplay.removal.neural import EARLIER, INPUTS, LOOK_AHEAD, OUTPUTS, STATES
+from unplay.removal.neural import EARLIER, INPUTS, LOOK_AHEAD, N_RECURRENT, OUTPUTS, STATES
 
 FloatArray = NDArray[np.floating]
 
@@ -223,7 +223,7 @@ def built(graph: Graph, network: Suppressor) -> tuple[list[int], list[int]]:
     earlier = [graph.tensor(f"earlier_{name}", (1, N_BINS)) for name in EARLIER]
     shapes = ((1, n_hidden), (1, n_hidden), (N_BINS, n_units))
     states = [graph.tensor(name, shape) for name, shape in zip(STATES, shapes, strict=True)]
-    together = graph.operator("CONCATENATION", powers, (1, len(INPUTS) * N_BINS))
+    together = graph.operator("CONCATENATION", powers[:N_RECURRENT], (1, N_RECURRENT * N_BINS))
     inward = graph.linear(together, network.inward.weight, network.inward.bias)
     x = graph.operator("TANH", [inward], (1, n_hidden))
     first = graph.gated(x, states[0], network.first, "next_first")
@@ -244,17 +244,20 @@ def built(graph: Graph, network: Suppressor) -> tuple[list[int], list[int]]:
 
 @torch.no_grad()
 def take_weights(network: Suppressor, model: bytes) -> None:
-    """Give the network the weights of a file that `written` made: checkpoints aren't kept. What a file from
-    before the last stage doesn't hold stays as it is."""
+    """Give the network the weights of a file that `written` made: checkpoints aren't kept. To inputs that a
+    file doesn't know it gives none."""
     stored, graph = schema.ModelT.InitFromPackedBuf(model), Graph()
     built(graph, network)
     kept = [
-        np.frombuffer(bytes(buffer.data), "<f2" if tensor.type == schema.TensorType.FLOAT16 else "<f4")
+        np.frombuffer(
+            bytes(buffer.data), "<f2" if tensor.type == schema.TensorType.FLOAT16 else "<f4"
+        ).reshape(tensor.shape)
         for tensor in stored.subgraphs[0].tensors
         if (buffer := stored.buffers[tensor.buffer]).data is not None
     ]
-    for weights, values in zip(graph.constants, kept, strict=False):
-        weights.copy_(torch.from_numpy(values.astype(np.float32)).reshape(weights.shape))
+    for weights, values in zip(graph.constants, kept, strict=True):
+        weights.zero_()
+        weights[..., : values.shape[-1]] = torch.from_numpy(values.astype(np.float32))
     network.head.bias[:N_BINS] -= CAUTION
 
 

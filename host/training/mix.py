@@ -3,9 +3,10 @@
     python host/training/mix.py DATA MIXED --split train        (again, when there are more shards)
 
 DATA is what simulate.py made. Each shard becomes MIXED/SPLIT/NUMBER.npz of len(KINDS) examples a scene,
-float16: `residual`, `echo` (their sum has level 1), `reference` (level 1) and `near_end` (n, n_samples), and
-`followed` (n, N_FILTERS, n_frames, 257, 2), real and imaginary, what `unplay.removal.frame_filters` leaves
-of the residual's frames. They depend on split and number only; those that exist are left alone.
+float16: `residual`, `echo` (their sum has level 1), `odd`, `even` (what a loudspeaker's curve may have added,
+see `unplay.removal.distortion`), `reference` (level 1) and `near_end` (n, n_samples), and `followed`
+(n, N_FILTERS, n_frames, 257, 2), real and imaginary, what `unplay.removal.frame_filters` leaves of the
+residual's frames. They depend on split and number only; those that exist are left alone.
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unplay.removal.frame_filters import N_FILTERS, FrameFilters
-from unplay.removal.neural import HOP, N_FFT
+from unplay.removal.neural import HOP, N_FFT, with_distortion
 
 FloatArray = NDArray[np.floating]
 Rng = np.random.Generator
 
-KINDS = ("fir", "better", "device")
-"""The plain FIR stage; a better one, which the talker doesn't disturb; the device's canceller."""
+SIGNALS = ("residual", "echo", "odd", "even", "reference")
+"""In the order in which `unplay.removal.neural.Suppressor` takes them."""
+KINDS = ("fir", "better", "device", "kalman")
+"""The plain FIR stage; a better one, which the talker doesn't disturb; the device's canceller; a causal
+Kalman filter."""
 DEEPER_DB = (0.0, 45.0)
 """By which a better stage may take more."""
 SWAPPED_SHARE = 0.5
@@ -73,9 +77,9 @@ def laid_over(
         ratio = np.sqrt(np.mean(scene["echo"] ** 2) / np.mean(other["near_end"] ** 2) + 1e-9)
         gain = ratio * 10 ** (rng.uniform(*NEAR_END_TO_ECHO_DB) / 20)
     near_end = gain * other["near_end"]
-    if kind == "device":
-        left = scene["device_left"] - scene["near_end"]
-        echo = scene["mixture"] - scene["device_left"]
+    if kind in ("device", "kalman"):
+        left = scene[f"{kind}_left"] - scene["near_end"]
+        echo = scene["mixture"] - scene[f"{kind}_left"]
     else:
         deeper_db = rng.uniform(*DEEPER_DB) if kind == "better" and rng.random() < 0.6 else 0.0
         left = scene["echo_left"] * 10 ** (-deeper_db / 20)
@@ -92,22 +96,18 @@ def levelled(
     """As the removal gives recording and reference to the network."""
     gain = 1 / (np.sqrt(np.mean((residual + echo) ** 2)) + 1e-6)
     played_gain = 1 / (np.sqrt(np.mean(reference**2)) + 1e-6)
-    return {
-        "residual": gain * residual,
-        "echo": gain * echo,
-        "near_end": gain * near_end,
-        "reference": played_gain * reference,
-    }
+    signals = with_distortion(gain * residual, gain * echo, played_gain * reference)
+    return dict(zip(SIGNALS, signals, strict=True)) | {"near_end": gain * near_end}
 
 
 def with_followed(parts: list[dict[str, FloatArray]]) -> dict[str, NDArray[np.float16]]:
     mixed = {name: np.stack([part[name] for part in parts]).astype(np.float16) for name in parts[0]}
-    residual, echo, reference = (spectra(mixed[name]) for name in ("residual", "echo", "reference"))
-    n, n_frames, n_bins = residual.shape
+    frames = np.stack([spectra(mixed[name]) for name in SIGNALS])
+    _, n, n_frames, n_bins = frames.shape
     filters = FrameFilters(n, n_bins)
     followed = np.empty((n, N_FILTERS, n_frames, n_bins), np.complex64)
     for t in range(n_frames):
-        followed[:, :, t] = filters.step(residual[:, t], echo[:, t], reference[:, t]).swapaxes(0, 1)
+        followed[:, :, t] = filters.step(frames[:, :, t]).swapaxes(0, 1)
     parts_of_numbers = followed.view(np.float32).reshape(*followed.shape, 2)
     return mixed | {"followed": parts_of_numbers.astype(np.float16)}
 

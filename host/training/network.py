@@ -2,8 +2,9 @@
 
 Per frame of 32 ms, every 16 ms, it is given the log powers (257 bins each) of the residual E, of what a
 cautious and a quick frame filter leave of it (S and F, see `unplay.removal.frame_filters`), of the echo
-estimate Ŷ and of the reference; two GRU layers and a stage that is the same for every bin later it answers
-for the frame LOOK_AHEAD frames before with
+estimate Ŷ and of the reference, and of what a loudspeaker's curve may have added (an odd and an even part,
+for the last stage only); two GRU layers and a stage that is the same for every bin later it answers for the
+frame LOOK_AHEAD frames before with
 
     M = E + σ(s)·(S − E),  then  M + σ(q)·(F − M),  times a gain  σ(a + b·log|E|² + c·log|F|² + d·log|Ŷ|²),
 
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from unplay.removal.neural import EARLIER, HOP, INPUTS, LOOK_AHEAD, N_FFT, OUTPUTS, POWER_FLOOR
+from unplay.removal.neural import EARLIER, HOP, INPUTS, LOOK_AHEAD, N_FFT, N_RECURRENT, OUTPUTS, POWER_FLOOR
 
 N_BINS = N_FFT // 2 + 1
 NEIGHBOURS = 1
@@ -113,7 +114,7 @@ def mapped(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 class Suppressor(nn.Module):
     def __init__(self, n_hidden: int = 184, n_units: int = 16) -> None:
         super().__init__()
-        self.inward = nn.Linear(len(INPUTS) * N_BINS, n_hidden)
+        self.inward = nn.Linear(N_RECURRENT * N_BINS, n_hidden)
         self.first = nn.GRU(n_hidden, n_hidden, batch_first=True)
         self.second = nn.GRU(n_hidden, n_hidden, batch_first=True)
         self.head = nn.Linear(n_hidden, (3 + len(EARLIER)) * N_BINS)
@@ -124,7 +125,7 @@ class Suppressor(nn.Module):
     def forward(self, powers: list[Tensor]) -> list[Tensor]:
         """Log powers (n, n_frames, 257), in the order of INPUTS → gain, cautious and quick share of frames 0
         to n_frames − LOOK_AHEAD − 1, all in [0, 1]."""
-        h = torch.tanh(self.inward(torch.cat(powers, -1)))
+        h = torch.tanh(self.inward(torch.cat(powers[:N_RECURRENT], -1)))
         h, _ = self.first(h)
         h, _ = self.second(h)
         offset, *slopes, cautious, quick = self.head(h).split(N_BINS, -1)

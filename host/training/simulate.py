@@ -6,21 +6,26 @@
 POOL is what fetch.py made. Each shard is DATA/SPLIT/NUMBER.npz with N_CLIPS scenes of CLIP_S seconds, all
 signals int16 (n_clips, n_samples): `reference` x; `echo` y with the noise; `near_end` v; `echo_left` and
 `near_end_left`, what the plain FIR stage leaves of either (it is linear: it leaves their sum of their sum);
-`mixture` y + noise + v at the scene's level and `device_left`, what the device's canceller leaves of it.
+`mixture` y + noise + v at the scene's level; `device_left` and `kalman_left`, what the device's canceller and
+the causal Kalman filter leave of it.
 A shard depends on its split and number only; those that exist are left alone.
 
-Rooms are shoe boxes (image sources, pyroomacoustics). Needs `pip install pyroomacoustics==0.10.1`.
+Rooms are shoe boxes (image sources, pyroomacoustics). In training Praat makes other voices of the talkers.
+Needs `pip install pyroomacoustics==0.10.1 praat-parselmouth==0.4.7`.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import parselmouth
 import pyroomacoustics
 import soxr
+from kalman import left_by_kalman
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates, uniform_filter1d
 from scipy.signal import butter, fftconvolve, sosfilt
@@ -32,6 +37,8 @@ from unplay.removal.stft import Stft
 FloatArray = NDArray[np.floating]
 Rng = np.random.Generator
 Clip = NDArray[np.int16]
+Scene = tuple[FloatArray, FloatArray, FloatArray]
+"""Reference, echo with noise, near end: (n_samples,) each."""
 
 RATE_HZ = 16000
 CLIP_S = 12.0
@@ -41,13 +48,21 @@ SPLITS = {"train": 1, "validation": 2, "test": 3}
 
 SPEECH_SHARE = 0.45
 """Of the references; the rest is music."""
-RESAMPLED = (0.85, 1.18)
-"""Ratios by which talkers are made larger or smaller in training: few talkers there are."""
+CHANGED_SHARE = 0.8
+"""Of the talkers in training, who get another voice: few talkers there are."""
+FORMANT_RATIO, PITCH_HZ, PITCH_RANGE_RATIO, DURATION_RATIO = (0.82, 1.22), (85, 300), (0.6, 1.5), (0.85, 1.2)
+"""Of such a voice, from least to most; the pitch is its median."""
+PITCH_SOUGHT_HZ = (75, 500)
 COLOUR_HZ = (100, 250, 600, 1500, 3500, 8000)
 COLOUR_DB = 4.0
 """Spread, at these frequencies, of the curve that colours a talker in training."""
 NEAR_END_TO_ECHO_DB = (-20.0, 8.0)
 NOISE_TO_ECHO_DB = (-55.0, -15.0)
+STRENGTH = (0.02, 0.63)
+"""Of a loudspeaker's curve: one over the level, relative to the reference's, at which it bends."""
+PLAIN_SPEECH_SHARE, PLAIN_SILENT_SHARE = 0.35, 0.1
+PLAIN_NEAR_END_TO_ECHO_DB, PLAIN_NOISE_TO_ECHO_DB, PLAIN_STRENGTH = (-15.0, 8.0), (-45.0, -20.0), (0.02, 0.25)
+"""Of a plain scene."""
 RT60_S = (0.12, 0.7)
 MOST_REFLECTIONS = 18
 TAIL_BEGINS_S = 0.06
@@ -62,6 +77,7 @@ def main() -> None:
     parser.add_argument("--split", choices=SPLITS, default="train")
     parser.add_argument("--shards", type=int, default=1, help=f"of {N_CLIPS} clips, {CLIP_S:g} s each")
     parser.add_argument("--first", type=int, default=0, help="number of the first shard")
+    parser.add_argument("--plain", action="store_true", help="still paths, weak curves, mere noise")
     arguments = parser.parse_args()
     sounds = Sounds(arguments.pool / arguments.split, arguments.split == "train")
     folder = arguments.data / arguments.split
@@ -69,7 +85,8 @@ def main() -> None:
     for number in range(arguments.first, arguments.first + arguments.shards):
         target = folder / f"{number:04}.npz"
         if not target.exists():
-            write_whole(target, shard(sounds, np.random.default_rng([SPLITS[arguments.split], number])))
+            rng = np.random.default_rng([SPLITS[arguments.split], number])
+            write_whole(target, shard(sounds, rng, plain_scene if arguments.plain else scene))
             print(target, flush=True)
 
 
@@ -80,9 +97,10 @@ def write_whole(target: Path, arrays: dict[str, FloatArray]) -> None:
     os.replace(unfinished, target)
 
 
-def shard(sounds: Sounds, rng: Rng) -> dict[str, FloatArray]:
-    clips = [left_by_linear_stages(*scene(sounds, rng)) for _ in range(N_CLIPS)]
-    return {name: np.stack([clip[name] for clip in clips]) for name in clips[0]}
+def shard(sounds: Sounds, rng: Rng, make: Callable[[Sounds, Rng], Scene]) -> dict[str, FloatArray]:
+    clips = [left_by_linear_stages(*make(sounds, rng)) for _ in range(N_CLIPS)]
+    stacked = {name: np.stack([clip[name] for clip in clips]) for name in clips[0]}
+    return stacked | {"kalman_left": left_by_kalman(stacked["reference"], stacked["mixture"])}
 
 
 class Sounds:
@@ -98,18 +116,14 @@ class Sounds:
     def talk(self, rng: Rng, n: int, start_s: float) -> FloatArray:
         """Phrases of one talker with pauses between them (n,), silent until start_s."""
         clips = talker_of(self.speech[rng.integers(len(self.speech))], rng)
-        ratio = rng.uniform(*RESAMPLED) if self.vary_talkers else 1.0
         out, at, longest_pause_s = np.zeros(n), int(start_s * RATE_HZ), rng.choice([0.3, 0.8, 3.0])
         number = int(rng.integers(len(clips)))
         while at < n:
-            phrase = clips[number % len(clips)] / 32768.0
-            if self.vary_talkers:
-                phrase = soxr.resample(phrase, RATE_HZ, RATE_HZ * ratio, "MQ")
-            phrase = phrase[: n - at]
+            phrase = clips[number % len(clips)][: n - at] / 32768.0
             out[at : at + len(phrase)] = phrase * 10 ** (rng.normal(0, 2) / 20)
             at += len(phrase) + int(rng.uniform(0.05, longest_pause_s) * RATE_HZ)
             number += 1
-        return coloured(rng, out) if self.vary_talkers else out
+        return coloured(rng, with_other_voice(rng, out)) if self.vary_talkers else out
 
     def song(self, rng: Rng, n: int) -> FloatArray:
         clips = self.music[rng.integers(len(self.music))]
@@ -141,6 +155,22 @@ def talker_of(talkers: list[list[Clip]], rng: Rng) -> list[Clip]:
     return talkers[rng.choice(len(talkers), p=weights / weights.sum())]
 
 
+def with_other_voice(rng: Rng, x: FloatArray) -> FloatArray:
+    """Talk of someone larger or smaller, higher or lower, livelier or slower; now and then as it is."""
+    formants, pitch_hz, pitch_range, duration = (
+        rng.uniform(*FORMANT_RATIO),
+        np.exp(rng.uniform(*np.log(PITCH_HZ))),
+        rng.uniform(*PITCH_RANGE_RATIO),
+        rng.uniform(*DURATION_RATIO),
+    )
+    if rng.random() > CHANGED_SHARE:
+        return x
+    sound = parselmouth.Sound(x, RATE_HZ)
+    how = (*PITCH_SOUGHT_HZ, formants, pitch_hz, pitch_range, duration)
+    (changed,) = parselmouth.praat.call(sound, "Change gender", *how).values
+    return np.pad(changed, (0, max(0, len(x) - len(changed))))[: len(x)]
+
+
 def coloured(rng: Rng, x: FloatArray) -> FloatArray:
     """A voice that is brighter or darker, another microphone."""
     spectrum = np.fft.rfft(x)
@@ -149,7 +179,7 @@ def coloured(rng: Rng, x: FloatArray) -> FloatArray:
     return np.fft.irfft(spectrum * 10 ** (gain_db / 20), len(x))
 
 
-def scene(sounds: Sounds, rng: Rng) -> tuple[FloatArray, FloatArray, FloatArray]:
+def scene(sounds: Sounds, rng: Rng) -> Scene:
     """Reference, echo with noise, near end: (n_samples,) each, on one scale."""
     n = int(CLIP_S * RATE_HZ)
     played = sounds.talk(rng, n, 0.0) if rng.random() < SPEECH_SHARE else sounds.song(rng, n)
@@ -172,6 +202,27 @@ def scene(sounds: Sounds, rng: Rng) -> tuple[FloatArray, FloatArray, FloatArray]
     scale = PEAK * 10 ** (-rng.uniform(0, 15) / 20) / (np.max(np.abs(echo + near_end)) + 1e-9)
     reference = reference * (PEAK / (np.max(np.abs(reference)) + 1e-9))
     return reference, scale * echo, scale * near_end
+
+
+def plain_scene(sounds: Sounds, rng: Rng) -> Scene:
+    """As `scene`, and as the scenes are on which others measure: nothing moves, drifts or processes, the
+    loudspeaker's curve is weak if there is any, and the noise is no more than that."""
+    n = int(CLIP_S * RATE_HZ)
+    played = sounds.talk(rng, n, 0.0) if rng.random() < PLAIN_SPEECH_SHARE else sounds.song(rng, n)
+    (path, _), near_path = responses(rng)
+    kind = rng.choice(["linear", "tanh", "clip", "polynomial"])
+    high_pass = butter(2, rng.uniform(60, 400), "high", fs=RATE_HZ, output="sos")
+    echo = fftconvolve(sosfilt(high_pass, curve(rng, kind, played, PLAIN_STRENGTH)), path)[:n]
+    near_end = fftconvolve(sounds.talk(rng, n, rng.uniform(0, 1.5)), near_path)[:n]
+    near_end *= (
+        10 ** (rng.uniform(*PLAIN_NEAR_END_TO_ECHO_DB) / 20) * np.std(echo) / (np.std(near_end) + 1e-9)
+    )
+    if rng.random() < PLAIN_SILENT_SHARE:
+        near_end *= 0
+    noise = sosfilt(butter(1, rng.uniform(200, 6000), fs=RATE_HZ, output="sos"), rng.standard_normal(n))
+    noise *= 10 ** (rng.uniform(*PLAIN_NOISE_TO_ECHO_DB) / 20) * np.std(echo) / np.std(noise)
+    scale, played_scale = (PEAK / (np.max(np.abs(x)) + 1e-9) for x in (echo + noise + near_end, played))
+    return played_scale * played, scale * (echo + noise), scale * near_end
 
 
 def level(x: FloatArray) -> float:
@@ -235,12 +286,12 @@ def loudspeaker(rng: Rng, x: FloatArray) -> FloatArray:
     return curve(rng, kind, sosfilt(band, x))
 
 
-def curve(rng: Rng, kind: str, x: FloatArray) -> FloatArray:
+def curve(rng: Rng, kind: str, x: FloatArray, strength: tuple[float, float] = STRENGTH) -> FloatArray:
     """A memoryless curve, slope 1 at the origin, at four times the sample rate: no aliases."""
     if kind == "linear":
         return x
     u = soxr.resample(x, RATE_HZ, 4 * RATE_HZ) / (np.sqrt(np.mean(x**2)) + 1e-9)
-    s = 10 ** rng.uniform(-1.7, -0.2)
+    s = np.exp(rng.uniform(*np.log(strength)))
     if kind == "tanh":
         u = np.tanh(s * u) / s
     elif kind == "clip":

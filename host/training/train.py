@@ -25,6 +25,7 @@ from torch import Tensor
 from unplay.removal.neural import HOP, LOOK_AHEAD, N_FFT
 
 RATE_HZ = 16000
+SIGNALS = ("residual", "echo", "reference", "odd", "even", "near_end")
 N_BATCH = 16
 CROP_S = 4.0
 LEARNING_RATE = 2e-3
@@ -91,10 +92,8 @@ class Scenes:
             for name in parts[0]
         }
         cautious, quick = torch.view_as_complex(signals["followed"]).unbind(1)
-        residual, echo, reference, near_end = (
-            stft(signals[name]) for name in ("residual", "echo", "reference", "near_end")
-        )
-        return [residual, cautious, quick, echo, reference, near_end]
+        residual, *others = (stft(signals[name]) for name in SIGNALS)
+        return [residual, cautious, quick, *others]
 
     def refresh(self) -> None:
         """Hold another shard; let the oldest go."""
@@ -115,7 +114,7 @@ class Scenes:
         gains = 10 ** (rng.uniform(-6, 6, 2) / 20)
         part = {
             name: gains[int(name == "reference")] * shard[name][number, samples].astype(np.float32)
-            for name in ("residual", "echo", "reference", "near_end")
+            for name in SIGNALS
         }
         followed = shard["followed"][number, :, first : first + n].astype(np.float32)
         return part | {"followed": gains[0] * followed}

@@ -7,6 +7,7 @@ import pytest
 
 from unplay.metrics import energy_ratio_db
 from unplay.removal.frame_filters import FrameFilters
+from unplay.removal.neural import with_distortion
 from unplay.removal.stft import Stft
 from unplay.virtual.scene import make_scene
 
@@ -16,9 +17,9 @@ STFT = Stft(512)
 
 def left_by_filters(residual: np.ndarray, echo: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """What either filter leaves of a residual (n_samples,): (2, n_samples)."""
-    spectra = STFT.forward(np.stack([residual, echo, reference])).astype(np.complex64)
+    spectra = STFT.forward(with_distortion(residual, echo, reference)).astype(np.complex64)
     filters = FrameFilters(1, STFT.n_bins)
-    frames = [filters.step(*frame[:, None])[:, 0] for frame in spectra.swapaxes(0, 1)]
+    frames = [filters.step(frame[:, None])[:, 0] for frame in spectra.swapaxes(0, 1)]
     return STFT.inverse(np.stack(frames, axis=1), len(residual))
 
 
@@ -57,10 +58,10 @@ def test_where_nothing_plays_nothing_changes(signals: tuple[np.ndarray, ...]) ->
 
 def test_streams_beside_each_other_do_not_meet(signals: tuple[np.ndarray, ...]) -> None:
     talker, echo, reference = signals
-    pieces = np.stack([talker + echo, echo, reference])[:, :RATE_HZ]
+    pieces = with_distortion(talker + echo, echo, reference)[:, :RATE_HZ]
     spectra = STFT.forward(pieces).astype(np.complex64)
     alone, beside = FrameFilters(1, STFT.n_bins), FrameFilters(2, STFT.n_bins)
     for frame in spectra.swapaxes(0, 1):
-        expected = alone.step(*frame[:, None])[:, 0]
-        both = beside.step(*np.stack([frame[:, ::-1], frame], axis=1))
+        expected = alone.step(frame[:, None])[:, 0]
+        both = beside.step(np.stack([frame[:, ::-1], frame], axis=1))
         np.testing.assert_allclose(both[:, 1], expected, rtol=1e-4, atol=1e-4)

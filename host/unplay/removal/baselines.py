@@ -94,24 +94,33 @@ def spectral(x: FloatArray, d: FloatArray, sample_rate_hz: int) -> FloatArray:
 
 
 def fir(x: FloatArray, d: FloatArray, sample_rate_hz: int) -> FloatArray:
-    """One least-squares FIR filter over the whole signal (the Wiener solution of the channel estimate).
+    """One least-squares FIR filter over the whole signal (the Wiener solution of the channel estimate)."""
+    return _without(d, through(x, fir_response(x, d, sample_rate_hz), sample_rate_hz))
 
-    Solves the Toeplitz normal equations R h = r of `FIR_TAIL_S` taps, `FIR_LEAD_S` of them before lag 0,
-    by Levinson's recursion. The signal counts as zero outside (the autocorrelation method).
+
+def fir_response(x: FloatArray, d: FloatArray, sample_rate_hz: int) -> NDArray[np.float64]:
+    """The filter (n_taps,) of `fir`, the first `FIR_LEAD_S` of its `FIR_TAIL_S` before lag 0.
+
+    Solves the Toeplitz normal equations R h = r by Levinson's recursion. The signal counts as zero outside
+    (the autocorrelation method).
     """
-    # imported here, since it takes longer than to clean a short recording by another method
-    from scipy.signal import oaconvolve
-
     n_taps = round(FIR_TAIL_S * sample_rate_hz)
     n_lead = round(FIR_LEAD_S * sample_rate_hz)
     autocorrelation = cross_correlation(x, x, 0, n_taps - 1)
     autocorrelation[0] *= 1 + FIR_REGULARISATION
     autocorrelation[0] += _TINY
     correlation = cross_correlation(x, d, -n_lead, n_taps - 1 - n_lead)
-    response = scipy.linalg.solve_toeplitz(autocorrelation, correlation)
+    return scipy.linalg.solve_toeplitz(autocorrelation, correlation)
+
+
+def through(x: FloatArray, response: FloatArray, sample_rate_hz: int) -> NDArray[np.float64]:
+    """x through a filter of `fir_response`, as long as x (n_samples,)."""
+    # imported here, since it takes longer than to clean a short recording by another method
+    from scipy.signal import oaconvolve
+
+    n_lead = round(FIR_LEAD_S * sample_rate_hz)
     echo = oaconvolve(np.asarray(x, np.float64), response)
-    padded = np.concatenate([echo[n_lead:], np.zeros(n_lead)])
-    return _without(d, padded[: len(d)])
+    return np.concatenate([echo[n_lead:], np.zeros(n_lead)])[: len(x)]
 
 
 METHODS: dict[str, Callable[[FloatArray, FloatArray, int], FloatArray]] = {

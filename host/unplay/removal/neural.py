@@ -2,8 +2,9 @@
 
 Every 16 ms the network (`unplay/models`, trained by `host/training`) is given the log powers of a frame of
 32 ms, 257 bins each: of the residual E, of what a cautious and a quick filter leave of it (S and F, see
-`unplay.removal.frame_filters`), of the echo estimate and of the reference. For the frame LOOK_AHEAD frames
-before it answers with the shares s and q of the filters and with a gain g, all from 0 to 1. The near end is
+`unplay.removal.frame_filters`), of the echo estimate, of the reference and of what a loudspeaker's curve may
+have added (`unplay.removal.distortion`). For the frame LOOK_AHEAD frames before it answers with the shares s
+and q of the filters and with a gain g, all from 0 to 1. The near end is
 
     g·(M + q·(F − M)),   M = E + s·(S − E).
 
@@ -30,6 +31,7 @@ from numpy.typing import NDArray
 from unplay.errors import BadInputError
 from unplay.removal.baselines import fir
 from unplay.removal.canceller import FULL_SCALE, as_samples16, cancel
+from unplay.removal.distortion import N_CURVES, distortion
 from unplay.removal.frame_filters import FrameFilters
 from unplay.removal.stft import Stft
 
@@ -49,7 +51,9 @@ POWER_FLOOR = 1e-7
 PLAYED_FRAMES = 32
 """Frames (0.5 s) after which an echo of what was played has died away."""
 
-INPUTS = ("residual", "cautious", "quick", "echo", "reference")
+INPUTS = ("residual", "cautious", "quick", "echo", "reference", "odd", "even")
+N_RECURRENT = 5
+"""Of the inputs: the first ones, which the recurrent layers are given; all are given to the last stage."""
 EARLIER = ("residual", "quick", "echo")
 """Inputs of which the frame that is answered for is given as well."""
 OUTPUTS = ("gain", "cautious_share", "quick_share")
@@ -110,8 +114,9 @@ class GainNetwork:
         self._frames: deque[dict[str, NDArray[np.float32]]] = deque(maxlen=LOOK_AHEAD + 1)
 
     def gains(self, powers: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Log powers (5, 257) of the next frame, in the order of INPUTS → gain, cautious and quick filter's
-        share (3, 257), 0 to 1, of the frame LOOK_AHEAD before; the first LOOK_AHEAD answers mean nothing."""
+        """Log powers (len(INPUTS), 257) of the next frame, in the order of INPUTS → gain, cautious and quick
+        filter's share (3, 257), 0 to 1, of the frame LOOK_AHEAD before; the first LOOK_AHEAD answers mean
+        nothing."""
         self._frames.append(dict(zip(INPUTS, powers, strict=True)))
         for name, power in self._frames[-1].items():
             self._set(name, power[None])
@@ -132,26 +137,27 @@ class GainNetwork:
 class Suppressor:
     """Takes residual echo out of a stream at 16 kHz, however it is cut in pieces.
 
-    The signals are to have about level 1 (root mean square): `residual` + `echo`, and `reference`. Where
-    nothing has been played for PLAYED_FRAMES the residual is given back as it is.
+    The signals are residual, echo estimate, the curves' parts of it (`distortion`) and reference, in this
+    order: (3 + N_CURVES, n_samples). Residual + echo, and reference, are to have about level 1 (root mean
+    square). Where nothing has been played for PLAYED_FRAMES the residual is given back as it is.
     """
 
     def __init__(self) -> None:
         self._network = GainNetwork()
         self._filters = FrameFilters(1, N_FFT // 2 + 1)
         self._stft = Stft(N_FFT, HOP)
-        self._pending = np.zeros((3, N_FFT - HOP))
-        """Of residual, echo and reference: what the next frame begins with."""
+        self._pending = np.zeros((3 + N_CURVES, N_FFT - HOP))
+        """What the next frame begins with."""
         self._spectra: deque[NDArray[np.complexfloating]] = deque(maxlen=LOOK_AHEAD + 1)
         """Of the residual and what the filters leave of it (3, 257)."""
         self._since_played: deque[int] = deque([PLAYED_FRAMES], maxlen=LOOK_AHEAD + 2)
         self._overlap = np.zeros(HOP)
         self._n_frames = 0
 
-    def push(self, residual: FloatArray, echo: FloatArray, reference: FloatArray) -> NDArray[np.float64]:
-        """(n_samples,) each → the near end as far as it is known, LATENCY_SAMPLES behind and up to HOP − 1
-        more where no whole number of hops has been pushed."""
-        self._pending = np.concatenate([self._pending, np.stack([residual, echo, reference])], axis=1)
+    def push(self, signals: FloatArray) -> NDArray[np.float64]:
+        """The near end as far as it is known, LATENCY_SAMPLES behind and up to HOP − 1 more where no whole
+        number of hops has been pushed."""
+        self._pending = np.concatenate([self._pending, signals], axis=1)
         out = [np.zeros(0)]
         while self._pending.shape[1] >= N_FFT:
             out.append(self._next(self._pending[:, :N_FFT]))
@@ -160,17 +166,17 @@ class Suppressor:
 
     def rest(self) -> NDArray[np.float64]:
         """What is held back, and up to HOP − 1 zeros after it."""
-        return self.push(*np.zeros((3, LATENCY_SAMPLES + HOP - 1)))
+        return self.push(np.zeros((len(self._pending), LATENCY_SAMPLES + HOP - 1)))
 
     def _next(self, frames: FloatArray) -> NDArray[np.float64]:
         """The samples (HOP,) that this frame makes known; none for the first frames."""
         spectra = np.fft.rfft(frames * self._stft.window)
-        residual, echo, reference = spectra
-        followed = self._filters.step(*spectra.astype(np.complex64)[:, None])[:, 0]
+        residual, echo, *curves, reference = spectra
+        followed = self._filters.step(spectra.astype(np.complex64)[:, None])[:, 0]
         self._spectra.append(np.stack([residual, *followed]))
-        silent = not frames[1:].any()
+        silent = not (echo.any() or reference.any())
         self._since_played.append(self._since_played[-1] + 1 if silent else 0)
-        gains = self._network.gains(_log_power(np.stack([residual, *followed, echo, reference])))
+        gains = self._network.gains(_log_power(np.stack([residual, *followed, echo, reference, *curves])))
         self._n_frames += 1
         if self._n_frames <= LOOK_AHEAD:
             return np.zeros(0)
@@ -234,10 +240,16 @@ def suppress(
     level, played_level = _level(residual + echo), _level(reference)
     signals = (residual / level, echo / level, reference / played_level)
     low = [soxr.resample(signal, sample_rate_hz, RATE_HZ) for signal in signals]
+    signals = with_distortion(*low)
     suppressor = Suppressor()
-    near_end = np.concatenate([suppressor.push(*low), suppressor.rest()])[: len(low[0])]
+    near_end = np.concatenate([suppressor.push(signals), suppressor.rest()])[: len(low[0])]
     removed = soxr.resample(low[0] - near_end, RATE_HZ, sample_rate_hz)
     return (residual - level * _fitting(removed, len(residual))).astype(residual.dtype)
+
+
+def with_distortion(residual: FloatArray, echo: FloatArray, reference: FloatArray) -> FloatArray:
+    """What `Suppressor` takes (3 + N_CURVES, n_samples), of levelled signals (n_samples,) at RATE_HZ."""
+    return np.stack([residual, echo, *distortion(reference, echo, RATE_HZ), reference])
 
 
 def _level(signal: FloatArray) -> float:

@@ -18,7 +18,7 @@ from unplay.metrics import si_sdr_db
 from unplay.removal.neural import RATE_HZ, suppress
 from unplay.removal.plan import _with_network
 
-KINDS = ("fir", "better", "device")
+KINDS = ("fir", "better", "device", "kalman")
 """As mix.py has them."""
 
 

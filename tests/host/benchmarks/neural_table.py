@@ -4,9 +4,9 @@
     python host/training/simulate.py POOL DATA --split test --shards 4
     python tests/host/benchmarks/neural_table.py DATA/test
 
-After the plain FIR stage (`unplay clean --method fir`) and after the device's canceller, beside a Wiener
-filter on the echo estimate whose two settings are the best for this very set. Needs a runtime:
-`pip install 'unplay[neural]'`.
+After the plain FIR stage (`unplay clean --method fir`), a causal Kalman filter and the device's canceller,
+beside a Wiener filter on the echo estimate whose two settings are the best for this very set. Needs a
+runtime: `pip install 'unplay[neural]'`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from scipy.signal import lfilter
 
 from unplay.metrics import energy_ratio_db, si_sdr_db, stoi
 from unplay.removal.frame_filters import FrameFilters
-from unplay.removal.neural import HOP, N_FFT, suppress
+from unplay.removal.neural import HOP, N_FFT, suppress, with_distortion
 from unplay.removal.stft import Stft
 
 FloatArray = NDArray[np.floating]
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("shards", type=Path, help="folder of shards that simulate.py made")
     folder = parser.parse_args().shards
     shards = [path for path in sorted(folder.glob("*.npz")) if ".part" not in path.name]
-    for stage in ("fir", "device"):
+    for stage in ("fir", "kalman", "device"):
         clips = [clip for path in shards for clip in clips_of(path, stage)]
         talk = [clip for clip in clips if clip.near_end.any()]
         print(f"After the {stage} stage: {len(talk)} clips with a talker, {len(clips) - len(talk)} without")
@@ -73,7 +73,7 @@ def clips_of(path: Path, stage: str) -> Iterator[Clip]:
         if stage == "fir":
             residual = shard["echo_left"][k] + shard["near_end_left"][k]
         else:
-            residual = shard["device_left"][k]
+            residual = shard[f"{stage}_left"][k]
         yield Clip(residual, recording - residual, shard["reference"][k], shard["near_end"][k])
 
 
@@ -85,10 +85,10 @@ def followed(clip: Clip) -> list[FloatArray]:
     """What the frame filters leave of the residual, without the network."""
     stft = Stft(N_FFT, HOP)
     level, played_level = np.std(clip.residual + clip.echo), np.std(clip.reference)
-    signals = np.stack([clip.residual / level, clip.echo / level, clip.reference / played_level])
+    signals = with_distortion(clip.residual / level, clip.echo / level, clip.reference / played_level)
     frames = stft.forward(signals).astype(np.complex64).swapaxes(0, 1)
     filters = FrameFilters(1, N_FFT // 2 + 1)
-    left = np.stack([filters.step(*frame[:, None])[:, 0] for frame in frames], axis=1)
+    left = np.stack([filters.step(frame[:, None])[:, 0] for frame in frames], axis=1)
     return [level * stft.inverse(spectrogram, len(clip.residual)) for spectrogram in left]
 
 
