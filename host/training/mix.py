@@ -25,8 +25,8 @@ from unplay.removal.neural import HOP, N_FFT, with_distortion
 FloatArray = NDArray[np.floating]
 Rng = np.random.Generator
 
-SIGNALS = ("residual", "echo", "odd", "even", "reference")
-"""In the order in which `unplay.removal.neural.Suppressor` takes them."""
+SIGNALS = ("residual", "echo", "reference", "odd", "even")
+"""In the order in which `unplay.removal.neural.Suppressor` takes them, and the network sees them."""
 KINDS = ("fir", "better", "device", "kalman")
 """The plain FIR stage; a better one, which the talker doesn't disturb; the device's canceller; a causal
 Kalman filter."""

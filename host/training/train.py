@@ -19,13 +19,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from export import take_weights
+from mix import SIGNALS
 from network import Suppressor, stft
 from torch import Tensor
 
 from unplay.removal.neural import HOP, LOOK_AHEAD, N_FFT
 
 RATE_HZ = 16000
-SIGNALS = ("residual", "echo", "reference", "odd", "even", "near_end")
 N_BATCH = 16
 CROP_S = 4.0
 LEARNING_RATE = 2e-3
@@ -92,7 +92,7 @@ class Scenes:
             for name in parts[0]
         }
         cautious, quick = torch.view_as_complex(signals["followed"]).unbind(1)
-        residual, *others = (stft(signals[name]) for name in SIGNALS)
+        residual, *others = (stft(signals[name]) for name in (*SIGNALS, "near_end"))
         return [residual, cautious, quick, *others]
 
     def refresh(self) -> None:
@@ -114,7 +114,7 @@ class Scenes:
         gains = 10 ** (rng.uniform(-6, 6, 2) / 20)
         part = {
             name: gains[int(name == "reference")] * shard[name][number, samples].astype(np.float32)
-            for name in SIGNALS
+            for name in (*SIGNALS, "near_end")
         }
         followed = shard["followed"][number, :, first : first + n].astype(np.float32)
         return part | {"followed": gains[0] * followed}

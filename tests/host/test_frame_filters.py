@@ -24,7 +24,7 @@ def left_by_filters(
 ) -> np.ndarray:
     """What either filter leaves of a residual (n_samples,): (2, n_samples). curves 0: it knows of none."""
     signals = with_distortion(residual, echo, reference)
-    signals[2:-1] *= curves
+    signals[3:] *= curves
     spectra = STFT.forward(signals).astype(np.complex64)
     filters = FrameFilters(1, STFT.n_bins)
     frames = [filters.step(frame[:, None])[:, 0] for frame in spectra.swapaxes(0, 1)]

@@ -6,9 +6,9 @@ that isn't known yet, the echo path h is applied to one odd and one even functio
     u_odd = x − 4·tanh(x/4)   and   u_even = x²,   |x| ≤ MOST,
 
 x of level 1, each without what resembles x itself: a soft limiter and a membrane that moves further to one
-side. How much of either is in the residual `frame_filters` finds out. Of some twenty
-pairs this one explained most of what a linear filter leaves on simulated loudspeakers. The curve is applied
-at the signals' own sample rate: oversampling, which would keep harmonics from aliasing, explained no more.
+side. How much of either is in the residual `frame_filters` finds out. Of some twenty pairs this one explained
+most of what a linear filter leaves on simulated loudspeakers. The curve is applied at the signals' own sample
+rate: oversampling, which would keep harmonics from aliasing, explained no more.
 """
 
 from __future__ import annotations

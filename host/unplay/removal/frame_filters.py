@@ -65,10 +65,10 @@ class FrameFilters:
         self._add_to_diagonal(prior[:, :, None, None].astype(np.float32))
 
     def step(self, frames: ComplexArray) -> ComplexArray:
-        """One frame of residual, echo estimate, the curves' parts of it (`distortion`) and reference
+        """One frame of residual, echo estimate, reference and the curves' parts of the echo (`distortion`)
         (3 + N_CURVES, n_streams, n_bins) → what either filter leaves of the residual
         (N_FILTERS, n_streams, n_bins)."""
-        residual, echo, *curves, reference = frames
+        residual, echo, reference, *curves = frames
         self._echo.appendleft(echo)
         self._reference.appendleft(reference)
         u = np.stack([*self._echo, *curves, *self._reference])[:, None]

@@ -137,9 +137,9 @@ class GainNetwork:
 class Suppressor:
     """Takes residual echo out of a stream at 16 kHz, however it is cut in pieces.
 
-    The signals are residual, echo estimate, the curves' parts of it (`distortion`) and reference, in this
-    order: (3 + N_CURVES, n_samples). Residual + echo, and reference, are to have about level 1 (root mean
-    square). Where nothing has been played for PLAYED_FRAMES the residual is given back as it is.
+    The signals are residual, echo estimate, reference and the curves' parts of the echo (`distortion`), in
+    this order: (3 + N_CURVES, n_samples). Residual + echo, and reference, are to have about level 1 (root
+    mean square). Where nothing has been played for PLAYED_FRAMES the residual is given back as it is.
     """
 
     def __init__(self) -> None:
@@ -171,12 +171,12 @@ class Suppressor:
     def _next(self, frames: FloatArray) -> NDArray[np.float64]:
         """The samples (HOP,) that this frame makes known; none for the first frames."""
         spectra = np.fft.rfft(frames * self._stft.window)
-        residual, echo, *curves, reference = spectra
+        residual, *others = spectra
         followed = self._filters.step(spectra.astype(np.complex64)[:, None])[:, 0]
         self._spectra.append(np.stack([residual, *followed]))
-        silent = not (echo.any() or reference.any())
+        silent = not frames[1:3].any()  # echo and reference; of a curve's filter rounding is left
         self._since_played.append(self._since_played[-1] + 1 if silent else 0)
-        gains = self._network.gains(_log_power(np.stack([residual, *followed, echo, reference, *curves])))
+        gains = self._network.gains(_log_power(np.stack([residual, *followed, *others])))
         self._n_frames += 1
         if self._n_frames <= LOOK_AHEAD:
             return np.zeros(0)
@@ -238,18 +238,17 @@ def suppress(
 ) -> FloatArray:
     """The residual without residual echo; all (n_samples,). Raises BadInputError where no runtime is."""
     level, played_level = _level(residual + echo), _level(reference)
-    signals = (residual / level, echo / level, reference / played_level)
-    low = [soxr.resample(signal, sample_rate_hz, RATE_HZ) for signal in signals]
-    signals = with_distortion(*low)
+    levelled = (residual / level, echo / level, reference / played_level)
+    low = [soxr.resample(signal, sample_rate_hz, RATE_HZ) for signal in levelled]
     suppressor = Suppressor()
-    near_end = np.concatenate([suppressor.push(signals), suppressor.rest()])[: len(low[0])]
+    near_end = np.concatenate([suppressor.push(with_distortion(*low)), suppressor.rest()])[: len(low[0])]
     removed = soxr.resample(low[0] - near_end, RATE_HZ, sample_rate_hz)
     return (residual - level * _fitting(removed, len(residual))).astype(residual.dtype)
 
 
 def with_distortion(residual: FloatArray, echo: FloatArray, reference: FloatArray) -> FloatArray:
     """What `Suppressor` takes (3 + N_CURVES, n_samples), of levelled signals (n_samples,) at RATE_HZ."""
-    return np.stack([residual, echo, *distortion(reference, echo, RATE_HZ), reference])
+    return np.stack([residual, echo, reference, *distortion(reference, echo, RATE_HZ)])
 
 
 def _level(signal: FloatArray) -> float:

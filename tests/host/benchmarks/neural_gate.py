@@ -2,7 +2,7 @@
 
     python tests/host/benchmarks/neural_gate.py MIXED/validation
 
-MIXED is what host/training/mix.py made; three residuals a scene, one after each linear stage of its KINDS.
+MIXED is what host/training/mix.py made; four residuals a scene, one after each linear stage of its KINDS.
 The talkers and music are those that validated the training. Needs a runtime: `pip install 'unplay[neural]'`.
 """
 
