@@ -109,7 +109,7 @@ class Scenes:
         shard = self.held[rng.integers(len(self.held))]
         number, n_frames = rng.integers(len(shard["echo"])), shard["followed"].shape[2]
         n = int(CROP_S * RATE_HZ) // HOP
-        first = rng.integers(n_frames - n) if rng.random() < 0.8 else 0
+        first = rng.integers(n_frames - n) if rng.random() < 0.65 else 0
         samples = slice(first * HOP, (first + n - 1) * HOP + N_FFT)
         gains = 10 ** (rng.uniform(-6, 6, 2) / 20)
         part = {

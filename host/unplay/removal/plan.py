@@ -199,12 +199,25 @@ def _with_network(
         f"and {heard_db:+.1f} dB beside the echo, {LEAST_HEARD_DB:g} dB are needed"
     )
     if used:
-        half = len(residual) // 2
-        by_chance = suppress(residual, np.roll(echo, half), np.roll(reference, half), rate_hz)
-        chance_db = _ratio_db(residual - by_chance, by_chance)
-        used = taken_db > chance_db + ABOVE_CHANCE_DB
-        reason += f"; by chance {chance_db:+.1f} dB, {ABOVE_CHANCE_DB:g} dB more are needed"
+        told_db, chance_db = _told_and_by_chance_db(residual, echo, reference, rate_hz)
+        used = told_db > chance_db + ABOVE_CHANCE_DB
+        reason += (
+            f"; told of an echo as weak as that, {told_db:+.1f} dB, and by chance {chance_db:+.1f} dB, "
+            f"{ABOVE_CHANCE_DB:g} dB less are needed"
+        )
     return cleaned if used else residual, StageDecision("network", used, _ratio_db(residual, cleaned), reason)
+
+
+def _told_and_by_chance_db(
+    residual: FloatArray, echo: FloatArray, reference: FloatArray, rate_hz: int
+) -> tuple[float, float]:
+    """What the network takes, over what it leaves, when it is told of the echo and of another time's; either
+    no louder than the residual: to be weak beside the echo is not to come from it."""
+    echo = echo * min(1.0, _level(residual) / _level(echo))
+    half = len(residual) // 2
+    told = suppress(residual, echo, reference, rate_hz)
+    by_chance = suppress(residual, np.roll(echo, half), np.roll(reference, half), rate_hz)
+    return _ratio_db(residual - told, told), _ratio_db(residual - by_chance, by_chance)
 
 
 def _level(signal: FloatArray) -> float:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,34 +26,48 @@ KINDS = ("fir", "better", "device", "kalman")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("shards", type=Path, help="folder of shards that mix.py made")
-    rows = list(residuals(parser.parse_args().shards))
-    print("                      residuals   SI-SDR     gain    least")
-    for kind in KINDS:
-        print_row(f"{kind}, always", [gains for name, _, *gains in rows if name == kind])
-        print_row(f"{kind}, heeded", [gains for name, heeded, *gains in rows if name == kind and heeded])
-    print_row("all, always", [gains for _, _, *gains in rows])
-    print_row("all, heeded", [gains for _, heeded, *gains in rows if heeded])
+    judged = list(residuals(parser.parse_args().shards))
+    print("                                residuals   SI-SDR     gain    least")
+    for talks in (True, False):
+        for kind in (*KINDS, "all"):
+            rows = [row for row in judged if row.talks == talks and kind in (row.kind, "all")]
+            name = kind if talks else f"{kind}, far end alone"
+            print_row(f"{name}, always", rows)
+            print_row(f"{name}, heeded", [row for row in rows if row.heeded])
 
 
-def residuals(folder: Path) -> Iterator[tuple[str, bool, float, float]]:
-    """Kind, whether the plan heeds the network, SI-SDR of the residual, and what the network gains, in dB."""
+class Row(NamedTuple):
+    """before_db: SI-SDR of the residual; gain_db: in SI-SDR, or where nobody talks further reduction."""
+
+    kind: str
+    talks: bool
+    heeded: bool
+    before_db: float
+    gain_db: float
+
+
+def residuals(folder: Path) -> Iterator[Row]:
+    """What the network does with one after the other, and whether the plan heeds it."""
     for path in sorted(folder.glob("????.npz")):
         with np.load(path) as stored:
             names = ("residual", "echo", "reference", "near_end")
             signals = [stored[name].astype(np.float64) for name in names]
         for k, (residual, echo, reference, near_end) in enumerate(zip(*signals, strict=True)):
-            if near_end.any():
-                _, decision = _with_network(residual, echo, reference, RATE_HZ)
+            heeded = _with_network(residual, echo, reference, RATE_HZ)[1].used
+            kept, talks = suppress(residual, echo, reference, RATE_HZ), bool(near_end.any())
+            if talks:
                 before_db = si_sdr_db(near_end, residual)
-                after_db = si_sdr_db(near_end, suppress(residual, echo, reference, RATE_HZ))
-                yield KINDS[k % len(KINDS)], decision.used, before_db, after_db - before_db
+                gain_db = si_sdr_db(near_end, kept) - before_db
+            else:
+                before_db, gain_db = np.nan, 10 * np.log10(np.sum(residual**2) / (np.sum(kept**2) + 1e-9))
+            yield Row(KINDS[k % len(KINDS)], talks, heeded, before_db, float(gain_db))
 
 
-def print_row(name: str, gains: list[list[float]]) -> None:
-    before_db, gain_db = np.array(gains).reshape(-1, 2).T
-    if len(gain_db):
+def print_row(name: str, rows: list[Row]) -> None:
+    if rows:
+        before_db, gain_db = np.array([(row.before_db, row.gain_db) for row in rows]).T
         figures = f"{before_db.mean():7.1f} dB {gain_db.mean():+6.2f} dB {gain_db.min():+7.2f} dB"
-        print(f"{name:22}{len(gain_db):9} {figures}", flush=True)
+        print(f"{name:32}{len(rows):9} {figures}", flush=True)
 
 
 if __name__ == "__main__":
