@@ -150,7 +150,7 @@ def test_echo_alone_is_taken_down_far(distorted: tuple[Scene, np.ndarray]) -> No
     echo = recording - scene.true_near_end
     plain = fir(scene.played, echo, RATE_HZ)
     near_end, _ = method_named("neural").take_out(scene.played, echo, RATE_HZ)
-    # measured 18 dB; half of it is far more than another rounding or runtime could change
+    # measured 12.0 dB; 2 dB are far more than another rounding or runtime could change
     assert energy_ratio_db(plain, near_end) > 10
 
 
@@ -159,8 +159,8 @@ def test_a_talker_alone_stays(distorted: tuple[Scene, np.ndarray]) -> None:
     scene, _ = distorted
     talker = scene.true_near_end
     near_end = neural.suppress(talker, scene.echo, scene.played, RATE_HZ)
-    # measured 18.4 dB: what it takes for echo that isn't there; on talkers that it knows less it is more
-    assert si_sdr_db(talker, near_end) > 14
+    # measured 21.2 dB: what it takes for echo that isn't there; on talkers that it knows less it is more
+    assert si_sdr_db(talker, near_end) > 18
 
 
 def test_without_a_runtime_one_sentence_says_what_to_do(use_runtimes: Callable[..., None]) -> None:

@@ -224,12 +224,13 @@ def network_of(removal: Removal) -> plan.StageDecision:
 
 @pytest.mark.parametrize(
     ("share", "share_told", "share_by_chance", "heeded"),
-    # −6 dB and 3 dB above chance are asked for; a share s is 20·log10(s/(1 − s)) dB beside what is left
+    # −6 dB, then −12 dB and 3 above chance are asked for; a share s is 20·log10(s/(1 − s)) dB beside the rest
     [
         (0.5, 0.5, 0.1, True),
         (0.5, 0.3, 0.1, True),
         (0.5, 0.5, 0.45, False),
-        (0.5, 0.1, 0.1, False),
+        (0.5, 0.15, 0.001, False),
+        (0.5, 0.3, 0.25, False),
         (0.3, 0.3, 0.001, False),
         (0.0, 0.0, 0.0, False),
     ],
