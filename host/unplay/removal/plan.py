@@ -196,15 +196,15 @@ def _with_network(
     taken_db, heard_db = _ratio_db(residual - cleaned, cleaned), _ratio_db(residual - cleaned, echo)
     used = taken_db > LEAST_TAKEN_DB and heard_db > LEAST_HEARD_DB
     reason = (
-        f"takes {taken_db:+.1f} dB beside what it leaves, {LEAST_TAKEN_DB:g} dB are needed, "
-        f"and {heard_db:+.1f} dB beside the echo, {LEAST_HEARD_DB:g} dB are needed"
+        f"takes {taken_db:+.1f} dB beside what it leaves, {LEAST_TAKEN_DB:g} dB needed, "
+        f"and {heard_db:+.1f} dB beside the echo, {LEAST_HEARD_DB:g} dB needed"
     )
     if used:
         told_db, chance_db = _told_and_by_chance_db(residual, echo, reference, rate_hz)
         used = told_db > max(LEAST_TOLD_DB, chance_db + ABOVE_CHANCE_DB)
         reason += (
-            f"; told of an echo no louder than the residual {told_db:+.1f} dB, "
-            f"{LEAST_TOLD_DB:g} dB are needed, and by chance {chance_db:+.1f} dB, {ABOVE_CHANCE_DB:g} dB more are needed"
+            f"; told of an echo no louder than the residual {told_db:+.1f} dB, {LEAST_TOLD_DB:g} dB needed, "
+            f"and by chance {chance_db:+.1f} dB, {ABOVE_CHANCE_DB:g} dB more needed"
         )
     return cleaned if used else residual, StageDecision("network", used, _ratio_db(residual, cleaned), reason)
 
