@@ -34,7 +34,7 @@ DEEPER_DB = (0.0, 45.0)
 """By which a better stage may take more."""
 SWAPPED_SHARE = 0.5
 """Of the examples: their near end is of another scene of the shard."""
-NEAR_END_TO_ECHO_DB = {"better": (-40.0, 8.0)} | dict.fromkeys(("fir", "device", "kalman"), (-20.0, 8.0))
+NEAR_END_TO_ECHO_DB = dict.fromkeys(KINDS, (-20.0, 8.0)) | {"better": (-40.0, 8.0)}
 """Of such a near end. What a better stage leaves is mostly talker however quiet he is; a network that has
 never met one takes all for echo that is weak beside it."""
 SPLITS = {"train": 4, "validation": 5}

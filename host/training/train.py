@@ -28,6 +28,8 @@ from unplay.removal.neural import HOP, LOOK_AHEAD, N_FFT
 RATE_HZ = 16000
 N_BATCH = 16
 CROP_S = 4.0
+START_SHARE = 0.35
+"""Of the parts: they begin with their scene, when the filters know nothing yet."""
 LEARNING_RATE = 2e-3
 WARM_UP_STEPS = 100
 AVERAGE = 0.998
@@ -109,7 +111,7 @@ class Scenes:
         shard = self.held[rng.integers(len(self.held))]
         number, n_frames = rng.integers(len(shard["echo"])), shard["followed"].shape[2]
         n = int(CROP_S * RATE_HZ) // HOP
-        first = rng.integers(n_frames - n) if rng.random() < 0.65 else 0
+        first = rng.integers(n_frames - n) if rng.random() > START_SHARE else 0
         samples = slice(first * HOP, (first + n - 1) * HOP + N_FFT)
         gains = 10 ** (rng.uniform(-6, 6, 2) / 20)
         part = {

@@ -1,10 +1,11 @@
-"""Print how fast matching pursuit and NMF are, and NMF an iteration beside scikit-learn.
+"""Print how fast matching pursuit, NMF and the network are, and NMF an iteration beside scikit-learn.
 
     python tests/host/benchmarks/methods_speed.py
 
 Half a minute of music under a talker at 16 kHz, removal alone. The ratio to scikit-learn is of the best of
 several runs taken in turns, from the same start on the same spectrogram: multiplicative updates of all of
-W and H in either precision. unplay also works out the cost of every iteration, scikit-learn of none. Ends
+W and H in either precision. The network, with its filters, after the linear stage; it needs a runtime:
+`pip install 'unplay[neural]'`. unplay also works out the cost of every iteration, scikit-learn of none. Ends
 with 1 when a target is missed.
 """
 
@@ -18,16 +19,25 @@ from collections.abc import Callable
 import numpy as np
 from sklearn.decomposition import non_negative_factorization
 
+from unplay.removal.neural import suppress
 from unplay.removal.nmf import Divergence, Factors, Nmf, factorise
 from unplay.removal.pursuit import Pursuit
 from unplay.virtual.scene import make_scene
 
 DURATION_S = 30.0
+
+
+def network(x: np.ndarray, d: np.ndarray, sample_rate_hz: int) -> np.ndarray:
+    """It takes as long whatever the signals are, as long as something is played."""
+    return suppress(d, x, x, sample_rate_hz)
+
+
 MOST_SECONDS = {
     "pursuit": (Pursuit(), 30.0),
     "pursuit --weighted": (Pursuit(weighted=True), 30.0),
     "nmf": (Nmf(), 15.0),
     "nmf --divergence is": (Nmf("is"), 15.0),
+    "network": (network, 0.05 * DURATION_S),
 }
 
 N_BINS, N_FRAMES, RANK = 513, 939, 60
